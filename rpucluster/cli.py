@@ -1,0 +1,224 @@
+"""The commands: parse, call, print, exit code.
+
+What takes long to import is imported inside the commands, so that ``--help`` and a misspelt option answer at once.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rpucluster import __version__
+from rpucluster.errors import ConfigError, RpuclusterError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rpucluster.cluster import Cluster
+    from rpucluster.job import Job
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""Exit codes of a process that a signal ends, as shells report them."""
+
+# typer brings its own click in newer versions and uses the public one in older ones; its BadParameter is of
+# the family in both
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class Executor(StrEnum):
+    """Where the accelerators of a run live."""
+
+    RAY = "ray"
+    LOCAL = "local"
+
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped one.")]
+ClusterName = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="CLUSTER", help="A cluster file, or the name of a shipped one; required."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Change a key of either file, e.g. train.epochs=5; repeatable."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+
+app = typer.Typer(
+    name="rpucluster",
+    help="Simulate clusters of analog (RPU) accelerators: real training math, modelled time and energy.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"rpucluster {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    job: JobName,
+    cluster: ClusterName = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Accelerators as Ray actors, or all in this process; equal results.")
+    ] = Executor.RAY,
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster to run on instead of starting one here.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run directory; runs/<job>-<n> if not given.")
+    ] = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Train a job on a modelled cluster and leave a run directory with a report."""
+    overrides = [*(sets or ()), *([] if seed is None else [f"train.seed={seed}"])]
+    the_job, the_cluster = _load(job, cluster, overrides)
+
+    from rpucluster import coordinator
+    from rpucluster.progress import Display
+    from rpucluster.report.html import write_report
+    from rpucluster.report.text import print_summary
+
+    # whatever prints while the accelerators work must not get between the JSON
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with Display(_console(sys.stderr), quiet=quiet) as display:
+            done = coordinator.run(
+                the_job, the_cluster, executor=executor.value, address=address, out=out, progress=display
+            )
+            display.finished(done.summary)
+        report_path = write_report(done.directory)
+    places = {"run_directory": str(done.directory.path), "report": str(report_path)}
+    if as_json:
+        _print_json({**done.directory.read_summary(), **places})
+        return
+    print_summary(done.directory.read_summary(), done.directory.read_step(), _console(sys.stdout))
+    typer.echo(f"run directory  {places['run_directory']}\nreport         {places['report']}")
+
+
+@app.command()
+def plan(job: JobName, cluster: ClusterName = None, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Show which tiles sit on which accelerator and what a step costs, before anything is allocated."""
+    the_job, the_cluster = _load(job, cluster, sets or ())
+
+    from rpucluster import coordinator
+    from rpucluster.report.text import print_plan
+
+    found = coordinator.plan_report(the_job, the_cluster)
+    if as_json:
+        _print_json(found)
+    else:
+        print_plan(found, _console(sys.stdout))
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the summary of a finished run again and write its report.html anew."""
+    from rpucluster.report.html import write_report
+    from rpucluster.report.text import print_summary
+    from rpucluster.runlog import RunDirectory
+
+    found = RunDirectory.open(directory)
+    path = write_report(found)
+    if as_json:
+        _print_json({**found.read_summary(), "run_directory": str(found.path), "report": str(path)})
+        return
+    print_summary(found.read_summary(), found.read_step(), _console(sys.stdout))
+    typer.echo(f"report  {path}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine has, what will be used, and how to get what is missing."""
+    from rpucluster.doctor import examine
+    from rpucluster.report.text import print_examination
+
+    found = examine()
+    if as_json:
+        _print_json(found)
+    else:
+        print_examination(found, _console(sys.stdout))
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` by default) and return its exit code.
+
+    What the user can mend ends in one line on standard error and never in a traceback.
+    """
+    command = typer.main.get_command(app)
+    try:
+        # typer's own main would print usage errors in several lines
+        with command.make_context("rpucluster", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
+    except RpuclusterError as error:
+        return _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        return _fail(f"{_usage_message(error)}; try rpucluster --help", 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read our output has gone; the interpreter must not try to flush to it once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return 0
+
+
+def _load(job: str, cluster: str | None, sets: Sequence[str]) -> "tuple[Job, Cluster]":
+    from rpucluster.config import shipped, split_overrides
+
+    if cluster is None:
+        names = ", ".join(shipped("cluster"))
+        raise ConfigError(f"--cluster is missing; name a cluster file or one of the shipped {names}")
+
+    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
+    from rpucluster.job import JOB_TABLES, load_job
+
+    overrides = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
+    return load_job(job, overrides["job"]), load_cluster(cluster, overrides["cluster"])
+
+
+def _console(stream: Any) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, indent=2))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"rpucluster: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _usage_message(error: Exception) -> str:
+    message: str = error.format_message() if hasattr(error, "format_message") else str(error)
+    return message[:1].lower() + message[1:].rstrip(".")

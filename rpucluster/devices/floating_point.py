@@ -1,0 +1,29 @@
+"""Exact digital weights: the control experiment."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rpucluster.rng import Key, UInt32
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatingPoint:
+    """float32 weights without pulses, bounds, converters or noise: plain stochastic gradient descent."""
+
+    pulsed: ClassVar[bool] = False
+    step_depends_on_weight: ClassVar[bool] = False
+    cell_arrays: ClassVar[tuple[str, ...]] = ()
+    persistent: ClassVar[tuple[str, ...]] = ("weights",)
+
+    @property
+    def dw_min(self) -> float:
+        """No smallest step: 0."""
+        return 0.0
+
+    @property
+    def dw_min_std(self) -> float:
+        """No step noise: 0."""
+        return 0.0
+
+    def draw(self, key: Key, cells: UInt32) -> None:
+        """Exact weights have no tolerances."""

@@ -1,0 +1,70 @@
+"""Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
+
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from rpucluster.kernels.base import COL0 as COL0
+from rpucluster.kernels.base import COLS as COLS
+from rpucluster.kernels.base import FIXED_BITS as FIXED_BITS
+from rpucluster.kernels.base import FIXED_LIMIT as FIXED_LIMIT
+from rpucluster.kernels.base import MAX_BIT_LENGTH as MAX_BIT_LENGTH
+from rpucluster.kernels.base import OFFSET as OFFSET
+from rpucluster.kernels.base import ROW0 as ROW0
+from rpucluster.kernels.base import ROWS as ROWS
+from rpucluster.kernels.base import Kernels as Kernels
+from rpucluster.kernels.base import ReadRule as ReadRule
+from rpucluster.kernels.base import ReadTotals as ReadTotals
+from rpucluster.kernels.base import Tiling as Tiling
+from rpucluster.kernels.base import UpdateRule as UpdateRule
+from rpucluster.kernels.base import UpdateTotals as UpdateTotals
+from rpucluster.kernels.base import from_fixed as from_fixed
+from rpucluster.kernels.program import program as program
+
+KernelChoice = Literal["auto", "reference", "numba", "cuda"]
+
+
+def for_module(xp: ModuleType, name: KernelChoice = "auto") -> Kernels:
+    """The kernels for arrays of a module; "auto" is "numba" for NumPy and "cuda" for CuPy.
+
+    Raises ValueError for an unknown name or kernels that do not work on such arrays.
+    """
+    fitting = ("reference", "numba") if xp is np else ("cuda",)
+    chosen = fitting[-1] if name == "auto" else name
+    if chosen not in fitting:
+        raise ValueError(f'kernels = "{name}" does not work on {xp.__name__} arrays; write {" or ".join(fitting)}')
+    # imported where they are chosen: Numba takes a second, CuPy may not be there
+    if chosen == "reference":
+        from rpucluster.kernels.reference import ReferenceKernels
+
+        return ReferenceKernels()
+    if chosen == "numba":
+        from rpucluster.kernels.cpu import NumbaKernels
+
+        return NumbaKernels()
+    from rpucluster.kernels.cuda import cuda_kernels
+
+    return cuda_kernels(xp)
+
+
+def warm_up(xp: ModuleType = np) -> None:
+    """Load or compile every fast kernel once, on a tile of one cell, so that worker processes find them ready."""
+    from rpucluster.devices import Cells
+
+    kernels = for_module(xp)
+    one = xp.ones(1, "f4")
+    cells = Cells(step_up=one, step_down=one, lower=-one, upper=one)
+    tiling = Tiling(
+        table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1
+    )
+    keys: Any = xp.zeros((1, 4, 2), "u4")
+    line = xp.ones((1, 1), "f4")
+    read = ReadRule(1, 1, 1.0, 1.0, True, 0)
+    for per_batch in (False, True):
+        rule = UpdateRule(1, per_batch, True, True, 1.0, 1.0)
+        kernels.pulsed_update(one.copy(), cells, tiling, keys, line, line, 1.0, 0, rule)
+    kernels.exact_update(one.copy(), tiling, line, line, 1.0)
+    for backward in (False, True):
+        kernels.read(one, tiling, keys[:, 0], line, 0, read, backward)
+        kernels.exact_read(one, tiling, line, backward)

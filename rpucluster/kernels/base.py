@@ -1,0 +1,159 @@
+"""What the three kernel sets have in common: their arguments, results and fixed-point sums.
+
+The cells of a shard are flat and tile-major: tile t is ``[offset, offset + rows * cols)`` of one float32 buffer,
+in C order (rows, cols).  The tile table has a row ``(offset, rows, cols, row0, col0)`` of int64 for each tile,
+``row0`` and ``col0`` being its place within the shard.  So one call serves all tiles of a shard.
+"""
+
+import math
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+
+from rpucluster.devices import Cells
+from rpucluster.errors import NumericalError
+
+OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
+"""Columns of the tile table."""
+X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY = range(4)
+"""Index into the keys of an update, uint32 (tiles, 4, 2)."""
+
+MAX_BIT_LENGTH: Final = 31
+"""A pulse train is a 32-bit word: bit n is slot n, bit 31 the sign."""
+BATCH_ROUND: Final = 0xFFFFFFFF
+"""Counter word of the noise that one draw per batch uses; draws per sample use the row, which is smaller."""
+FIXED_BITS: Final = 40
+"""Sums over tiles are int64 in units of 2^-40."""
+FIXED_LIMIT: Final = 2.0**22
+"""A tile's output or a sum over tiles of this size or more is an error: the next sum could leave int64."""
+
+
+class Tiling(NamedTuple):
+    """The tiles of a shard."""
+
+    table: Any
+    """The tile table, int64 (tiles, 5), on the device of the weights; the last tile is the lower right one."""
+    tiles: int
+    rows: int
+    """Rows of the shard."""
+    cols: int
+    tile_rows: int
+    """Rows of its largest tile."""
+    tile_cols: int
+
+
+class UpdateRule(NamedTuple):
+    """How a pulsed update is made; numbers that do not change during a run."""
+
+    bit_length: int
+    """Slots of a pulse train, 1 to 31; with ``dynamic_bit_length`` the most that are used."""
+    noise_per_batch: bool
+    """One draw of step noise per cell and batch rather than per cell and sample."""
+    update_management: bool
+    """Share the gain between x and d so that both have the same peak probability."""
+    dynamic_bit_length: bool
+    """Use only as many slots as the largest wanted change needs."""
+    dw_min: float
+    dw_min_std: float
+
+    @property
+    def reach_ahead(self) -> float:
+        """How far one pulse may move a weight its own way, in steps: 1 plus six standard deviations."""
+        return 1 + 6 * self.dw_min_std
+
+    @property
+    def reach_behind(self) -> float:
+        """How far one pulse may move a weight the other way, in steps, because its noise exceeds its step."""
+        return max(6 * self.dw_min_std - 1, 0.0)
+
+
+class UpdateTotals(NamedTuple):
+    """What an update counted, summed over tiles and samples."""
+
+    slots: int
+    coincidences: int
+    expected: float
+    """Sum of bit length * p * q over cells and samples."""
+    cycles: int
+    """Tile-samples."""
+
+
+class ReadRule(NamedTuple):
+    """Converters and management of one read direction; numbers that do not change during a run."""
+
+    input_levels: int
+    """DAC codes on each side of 0: 2^(bits - 1) - 1; 0 means no quantisation."""
+    output_levels: int
+    """ADC codes on each side of 0; 0 means no quantisation."""
+    output_bound: float
+    read_noise: float
+    abs_max: bool
+    """Noise management: divide the slice that a tile sees by its largest magnitude."""
+    rounds: int
+    """Bound management: at most this many repeats, each with inputs halved; 0 is none."""
+
+
+class ReadTotals(NamedTuple):
+    """Result of a read."""
+
+    sums: Any
+    """int64 (B, lines out) in units of 2^-40, on the arrays' device."""
+    passes: int
+    """Tile-samples, without repeats."""
+    repeats: int
+
+
+class Kernels(Protocol):
+    """One set of kernels.  Weights, cells, lines and results are arrays of one device; shapes as above.
+
+    All raise `NumericalError` where an input is not finite, or a sum leaves the fixed-point range.
+    """
+
+    name: str
+
+    def pulsed_update(
+        self, weights: Any, cells: Cells, tiling: Tiling, keys: Any, x: Any, d: Any,
+        lr: float, first_sample: int, rule: UpdateRule,
+    ) -> UpdateTotals:
+        """Fire the pulse trains of a batch: x float32 (B, cols), d float32 (B, rows); weights change in place."""
+        ...  # fmt: skip
+
+    def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
+        """``w -= (lr * d) x`` for one sample after the other, in float32."""
+        ...
+
+    def read(
+        self, weights: Any, tiling: Tiling, keys: Any, lines: Any, first_sample: int, rule: ReadRule, backward: bool
+    ) -> ReadTotals:
+        """Analog product: lines float32 (B, cols), or (B, rows) backward; keys uint32 (tiles, 2)."""
+        ...
+
+    def exact_read(self, weights: Any, tiling: Tiling, lines: Any, backward: bool) -> ReadTotals:
+        """Product without converters, bounds or noise; the sums over tiles are still fixed point."""
+        ...
+
+
+def from_fixed(sums: Any) -> Any:
+    """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
+    values = sums * 2.0**-FIXED_BITS
+    if not bool((abs(values) < FIXED_LIMIT).all()):
+        raise NumericalError(overflow_message())
+    return values.astype(np.float32)
+
+
+def overflow_message() -> str:
+    """What to say of a sum that fixed point cannot hold."""
+    return (
+        f"an output is not finite or has reached 2^{round(math.log2(FIXED_LIMIT))}; "
+        "lower the learning rate or the weights, or set a finite output_bound"
+    )
+
+
+def input_message() -> str:
+    """What to say of an input that is not a number."""
+    return "an input or error signal is not finite; lower the learning rate"
+
+
+def lines_of(backward: bool) -> tuple[int, int, int, int]:
+    """Columns of the tile table of (input count, input start, output count, output start)."""
+    return (ROWS, ROW0, COLS, COL0) if backward else (COLS, COL0, ROWS, ROW0)

@@ -1,0 +1,154 @@
+"""Numba building blocks of the CPU kernels: Philox words and normals with the bits of `rpucluster.rng`.
+
+LLVM turns a loop over Philox blocks into SIMD code only if the loop body is straight arithmetic on 64-bit lanes:
+the rounds are therefore emitted as instructions, words travel as uint64 whose upper halves may hold rubbish
+between rounds, and each multiplication masks its operand, which makes it one 32 x 32 -> 64 bit instruction.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import extending, types
+
+from rpucluster import rng
+
+Compiled = Callable[..., Any]
+intrinsic: Any = extending.intrinsic  # what it makes is called without its first argument
+
+
+def _newest_source() -> tuple[float, int]:
+    """Time and size of the newest of the files whose code ends up in a compiled kernel."""
+    folder = Path(__file__).parent
+    stats = [path.stat() for path in (*folder.glob("cpu*.py"), folder.parent / "rng.py")]
+    return max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)
+
+
+def compiled(function: Compiled, fastmath: set[str] | bool = False) -> Compiled:
+    """Compile a function: without the interpreter lock, kept on disk, no floating-point liberties by default.
+
+    Numba notices only changes of the file that a kernel stands in, but a kernel contains code of several; so the
+    stored kernel carries the stamp of them all.
+    """
+    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
+    store = getattr(dispatcher._cache, "_cache_file", None)
+    if store is not None:
+        store._source_stamp = _newest_source()
+    result: Compiled = dispatcher
+    return result
+
+
+inlined: Callable[[Compiled], Compiled] = numba.njit(inline="always", error_model="numpy")
+
+
+@intrinsic
+def philox(typingctx: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """The four words of a Philox4x32-10 block, each a clean 32-bit number in a uint64; arguments are uint64."""
+    wide = types.uint64
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        mask, shift = ir.Constant(i64, 0xFFFFFFFF), ir.Constant(i64, 32)
+        c0, c1, c2, c3, k0, k1 = args
+        for r in range(rng.ROUNDS):
+            product0 = builder.mul(builder.and_(c0, mask), ir.Constant(i64, rng.MULTIPLIERS[0]))
+            product1 = builder.mul(builder.and_(c2, mask), ir.Constant(i64, rng.MULTIPLIERS[1]))
+            key0 = builder.add(k0, ir.Constant(i64, r * rng.KEY_STEPS[0]))
+            key1 = builder.add(k1, ir.Constant(i64, r * rng.KEY_STEPS[1]))
+            c0 = builder.xor(builder.xor(builder.lshr(product1, shift), c1), key0)
+            c2 = builder.xor(builder.xor(builder.lshr(product0, shift), c3), key1)
+            c1, c3 = product1, product0
+        words = [builder.and_(word, mask) for word in (c0, c1, c2, c3)]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return types.UniTuple(wide, 4)(wide, wide, wide, wide, wide, wide), emit
+
+
+@intrinsic
+def float_bits(typingctx: Any, value: Any) -> Any:
+    """The bits of a float32 as int32."""
+    return types.int32(types.float32), _bitcast(ir.IntType(32))
+
+
+@intrinsic
+def bits_float(typingctx: Any, value: Any) -> Any:
+    """The float32 with the bits of an int32."""
+    return types.float32(types.int32), _bitcast(ir.FloatType())
+
+
+@intrinsic
+def popcount(typingctx: Any, value: Any) -> Any:
+    """How many bits of a uint32 are set."""
+    return types.uint32(types.uint32), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+@intrinsic
+def lowest_bit(typingctx: Any, value: Any) -> Any:
+    """Index of the lowest set bit of a uint64 that is not 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), emit
+
+
+def _bitcast(target: Any) -> Callable[[Any, Any, Any, Any], Any]:
+    return lambda context, builder, signature, args: builder.bitcast(args[0], target)
+
+
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+_UNIT = np.float32(rng.EIGHTH_TURN)
+_LN2_HIGH, _LN2_LOW = np.float32(rng.LN2_HIGH), np.float32(rng.LN2_LOW)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (np.float32(c) for c in rng.LOG)
+_S0, _S1, _S2 = (np.float32(c) for c in rng.SIN)
+_C0, _C1, _C2 = (np.float32(c) for c in rng.COS)
+_SQRT_HALF_BITS = np.int32(rng.SQRT_HALF_BITS)
+_23, _2, _8, _30 = np.int32(23), np.int32(2), np.int32(8), np.int32(30)
+_MASK = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+
+@inlined
+def normal_pair(radius_word: Any, angle_word: Any) -> Any:
+    """Two float32 normals from two uint64 words: the operations of ``rng``'s Box-Muller in the same order."""
+    scaled = np.float32(np.int32(radius_word >> np.uint64(9))) + _HALF
+    bits = float_bits(scaled)
+    exponent = np.int32((bits - _SQRT_HALF_BITS) >> _23)
+    f = bits_float(np.int32(bits - np.int32(exponent << _23))) - _ONE
+    e = np.float32(np.int32(exponent - _23))
+    f2 = f * f
+    p = ((((((_L7 * f + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0
+    tail = (f2 * f) * p - _HALF * f2 + e * _LN2_LOW
+    log = e * _LN2_HIGH + (f + tail)
+    radius = np.float32(np.sqrt(log * -_TWO))
+    turn = np.int32(angle_word)
+    position = np.int32(np.int32(turn << _2) >> _8)
+    a = (np.float32(position) + _HALF) * _UNIT
+    t = a * a
+    sine = a + (a * t) * ((_S2 * t + _S1) * t + _S0)
+    cosine = (_ONE - _HALF * t) + (t * t) * ((_C2 * t + _C1) * t + _C0)
+    quarter = np.int32(turn >> _30) & np.int32(3)
+    odd = (quarter & np.int32(1)) == 1
+    x = sine if odd else cosine
+    y = cosine if odd else sine
+    x = -x if (quarter == 1) | (quarter == 2) else x
+    y = -y if quarter >= 2 else y
+    return radius * x, radius * y
+
+
+@compiled
+def fill_normals(out: Any, first_block: int, blocks: int, k0: Any, k1: Any, sample: int, round: int) -> None:
+    """Normals of consecutive blocks of one (sample, round) into the flat float32 ``out`` (4 * blocks)."""
+    low, high, r = np.uint64(sample) & _MASK, np.uint64(sample) >> _32, np.uint64(round)
+    key0, key1, start = np.uint64(k0), np.uint64(k1), np.uint64(first_block)
+    for i in range(blocks):
+        w0, w1, w2, w3 = philox(start + np.uint64(i), low, high, r, key0, key1)
+        z0, z1 = normal_pair(w0, w1)
+        z2, z3 = normal_pair(w2, w3)
+        out[4 * i] = z0
+        out[4 * i + 1] = z1
+        out[4 * i + 2] = z2
+        out[4 * i + 3] = z3

@@ -1,0 +1,373 @@
+"""Which accelerator holds which whole tiles: `partition(job, cluster)` -> `Plan`.
+
+A layer's array is cut into tiles once, by the tile size alone.  Tensor parallelism gives each rank a block of
+tile rows (``output`` split) or tile columns (``input`` split) of a layer, pipeline parallelism gives each stage
+a run of layers, data parallelism copies everything.  A plan is that assignment and nothing more.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from rpucluster.cluster import Cluster
+from rpucluster.errors import CapacityError, PlanError
+from rpucluster.job import Job
+from rpucluster.model import DenseLayer
+
+Split = Literal["output", "input"]
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A rectangular block of whole tiles of one layer."""
+
+    tile_rows: Range
+    tile_cols: Range
+    rows: Range
+    """Array rows, which are outputs of the layer."""
+    cols: Range
+    """Array columns, which are inputs of the layer, and the bias line last."""
+
+    @property
+    def tiles(self) -> int:
+        return _length(self.tile_rows) * _length(self.tile_cols)
+
+    @property
+    def cells(self) -> int:
+        return _length(self.rows) * _length(self.cols)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPlan:
+    """How one layer is cut and which stage holds it; the same for every replica."""
+
+    layer: int
+    name: str
+    stage: int
+    split: Split
+    inputs: int
+    outputs: int
+    array: tuple[int, int]
+    """Rows and columns of the array, the bias column included."""
+    tile_grid: tuple[int, int]
+    blocks: tuple[Block | None, ...]
+    """One block per tensor rank; None where the layer has fewer tile rows or columns than there are ranks."""
+
+    @property
+    def holders(self) -> tuple[int, ...]:
+        """The tensor ranks that hold tiles of the layer."""
+        return tuple(rank for rank, block in enumerate(self.blocks) if block is not None)
+
+    @property
+    def needs(self) -> tuple[Range | None, ...]:
+        """The inputs that each rank must have before the forward pass (the bias line is its own).
+
+        They are also the errors of the inputs that it has after the backward pass and its all-reduce.
+        """
+        return tuple(
+            None if block is None else (min(block.cols[0], self.inputs), min(block.cols[1], self.inputs))
+            for block in self.blocks
+        )
+
+    @property
+    def gives(self) -> tuple[Range | None, ...]:
+        """The outputs that each rank has after the forward pass, and whose errors it needs before the backward."""
+        return tuple(None if block is None else block.rows for block in self.blocks)
+
+    @property
+    def sums_forward(self) -> bool:
+        """Whether the outputs are partial sums that the ranks must add up."""
+        return self.split == "input" and len(self.holders) > 1
+
+    @property
+    def sums_backward(self) -> bool:
+        """Whether the errors of the inputs are partial sums that the ranks must add up."""
+        return self.split == "output" and len(self.holders) > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One block at its place."""
+
+    layer: int
+    name: str
+    replica: int
+    stage: int
+    tensor_rank: int
+    accelerator: int
+    block: Block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The assignment of every tile of a job to an accelerator."""
+
+    layers: tuple[LayerPlan, ...]
+    tensor: int
+    pipeline: int
+    data: int
+    placement: tuple[str, ...]
+    tile_rows: int
+    tile_cols: int
+    tiles_available: int
+    """Tiles of each accelerator."""
+    accelerators_available: int
+
+    def accelerator(self, replica: int, stage: int, tensor_rank: int) -> int:
+        """The number of the accelerator at a place of the mesh; `placement` names the innermost axis first."""
+        place = {
+            "tensor": (tensor_rank, self.tensor),
+            "pipeline": (stage, self.pipeline),
+            "data": (replica, self.data),
+        }
+        number, stride = 0, 1
+        for axis in self.placement:
+            position, size = place[axis]
+            number += position * stride
+            stride *= size
+        return number
+
+    def ranks(self) -> Iterator[tuple[int, int, int, int]]:
+        """Every (replica, stage, tensor rank, accelerator) of the mesh."""
+        for replica in range(self.data):
+            for stage in range(self.pipeline):
+                for rank in range(self.tensor):
+                    yield replica, stage, rank, self.accelerator(replica, stage, rank)
+
+    def stage_layers(self, stage: int) -> tuple[LayerPlan, ...]:
+        return tuple(layer for layer in self.layers if layer.stage == stage)
+
+    def shards(self) -> Iterator[Shard]:
+        """Every block of every replica at its place."""
+        for replica, stage, rank, accelerator in self.ranks():
+            for layer in self.stage_layers(stage):
+                block = layer.blocks[rank]
+                if block is not None:
+                    yield Shard(
+                        layer=layer.layer,
+                        name=layer.name,
+                        replica=replica,
+                        stage=stage,
+                        tensor_rank=rank,
+                        accelerator=accelerator,
+                        block=block,
+                    )
+
+    @property
+    def accelerators(self) -> tuple[int, ...]:
+        """The accelerators that hold tiles, ascending."""
+        return tuple(sorted({shard.accelerator for shard in self.shards()}))
+
+
+def partition(job: Job, cluster: Cluster) -> Plan:
+    """Assign every tile of the job's network to an accelerator of the cluster.
+
+    Raises `PlanError` where the parallel degrees do not suit the network or the cluster and `CapacityError`
+    where an accelerator would need more tiles than it has.
+    """
+    parallel, chip = job.parallel, cluster.accelerator
+    layers = job.network.layers
+    wanted = parallel.tensor * parallel.pipeline * parallel.data
+    if wanted > cluster.accelerators:
+        raise PlanError(
+            f"[parallel] tensor {parallel.tensor} x pipeline {parallel.pipeline} x data {parallel.data} takes "
+            f"{wanted} accelerators but {cluster.name} has {cluster.accelerators}; lower one of them or raise "
+            f"[network.axis] size"
+        )
+    if parallel.pipeline > len(layers):
+        raise PlanError(
+            f"[parallel] pipeline = {parallel.pipeline} but the network has {len(layers)} layers; "
+            f"write at most {len(layers)}"
+        )
+    grids = [(_ceil(la.rows, chip.tile_rows), _ceil(la.cols, chip.tile_cols)) for la in layers]
+    if parallel.tensor > 1 and all(grid == (1, 1) for grid in grids):
+        raise PlanError(
+            f"[parallel] tensor = {parallel.tensor} but every layer fits one {chip.tile_rows} x "
+            f"{chip.tile_cols} tile, so none can be split; write 1 or lower [accelerator] tile_rows and tile_cols"
+        )
+    stages = _balance(grids, job, cluster)
+    candidates = [
+        [_layer_plan(i, layer, stages[i], grids[i], split, job, cluster) for split in _allowed(job, layer)]
+        for i, layer in enumerate(layers)
+    ]
+    plan = Plan(
+        layers=tuple(_cheapest(candidates, job)),
+        tensor=parallel.tensor,
+        pipeline=parallel.pipeline,
+        data=parallel.data,
+        placement=tuple(parallel.placement),
+        tile_rows=chip.tile_rows,
+        tile_cols=chip.tile_cols,
+        tiles_available=chip.tiles,
+        accelerators_available=cluster.accelerators,
+    )
+    _check_capacity(plan, cluster)
+    return plan
+
+
+def _check_capacity(plan: Plan, cluster: Cluster) -> None:
+    for stage in range(plan.pipeline):
+        for rank in range(plan.tensor):
+            blocks = [layer.blocks[rank] for layer in plan.stage_layers(stage)]
+            needed = sum(block.tiles for block in blocks if block is not None)
+            if needed > plan.tiles_available:
+                raise CapacityError(
+                    f"stage {stage} needs {needed:,} tiles on one accelerator but an accelerator of {cluster.name} "
+                    f"has {plan.tiles_available:,}; raise [parallel] tensor or pipeline, or [accelerator] tiles"
+                )
+
+
+def covers(have: Sequence[Range | None], need: Sequence[Range | None]) -> bool:
+    """Whether every rank already holds the elements that it needs."""
+    return all(
+        n is None or n[0] == n[1] or (h is not None and h[0] <= n[0] and n[1] <= h[1])
+        for h, n in zip(have, need, strict=True)
+    )
+
+
+def _allowed(job: Job, layer: DenseLayer) -> tuple[Split, ...]:
+    asked = job.parallel.tensor_split if layer.tensor_split is None else layer.tensor_split
+    return ("output", "input") if asked == "auto" else (asked,)
+
+
+def _layer_plan(
+    index: int, layer: DenseLayer, stage: int, grid: tuple[int, int], split: Split, job: Job, cluster: Cluster
+) -> LayerPlan:
+    chip = cluster.accelerator
+    blocks: list[Block | None] = []
+    for share in _shares(grid[0] if split == "output" else grid[1], job.parallel.tensor):
+        if share[0] == share[1]:
+            blocks.append(None)
+            continue
+        tile_rows, tile_cols = (share, (0, grid[1])) if split == "output" else ((0, grid[0]), share)
+        blocks.append(
+            Block(
+                tile_rows=tile_rows,
+                tile_cols=tile_cols,
+                rows=(tile_rows[0] * chip.tile_rows, min(tile_rows[1] * chip.tile_rows, layer.rows)),
+                cols=(tile_cols[0] * chip.tile_cols, min(tile_cols[1] * chip.tile_cols, layer.cols)),
+            )
+        )
+    return LayerPlan(
+        layer=index,
+        name=layer.name,
+        stage=stage,
+        split=split,
+        inputs=layer.inputs,
+        outputs=layer.outputs,
+        array=(layer.rows, layer.cols),
+        tile_grid=grid,
+        blocks=tuple(blocks),
+    )
+
+
+def _shares(tiles: int, ranks: int) -> list[Range]:
+    """Cut `tiles` into contiguous shares that differ by at most one; ranks beyond the tiles get empty ones.
+
+    Larger shares come last: where the bias opens a column of tiles of its own, the columns before it are still cut
+    as the rows of the layer before are.
+    """
+    filled = min(tiles, ranks)
+    each, more = divmod(tiles, filled)
+    edges = [0]
+    for rank in range(filled):
+        edges.append(edges[-1] + each + (rank >= filled - more))
+    return [*pairwise(edges), *[(tiles, tiles)] * (ranks - filled)]
+
+
+def _balance(grids: Sequence[tuple[int, int]], job: Job, cluster: Cluster) -> list[int]:
+    """Cut the layers into runs so that the slowest stage is as quick as can be, then the fullest as empty.
+
+    A layer takes one pass forward, one backward (not the first: nothing is behind it) and one update per
+    sample, whatever its size; arrays do not slow down with their size, only with their number of waves.
+    """
+    chip = cluster.accelerator
+    stages = job.parallel.pipeline
+    update = chip.update_phases * job.update.bit_length * chip.pulse_width
+    costs = []
+    for i, grid in enumerate(grids):
+        tiles = grid[0] * grid[1]
+        passes = chip.pass_time("forward") + (chip.pass_time("backward") if i else 0)
+        costs.append((chip.waves(tiles) * (passes + update), tiles))
+    count = len(grids)
+    before = [(0.0, 0)]
+    for seconds, tiles in costs:
+        before.append((before[-1][0] + seconds, before[-1][1] + tiles))
+
+    def load(start: int, stop: int) -> tuple[float, int]:
+        # rounded, so that equal loads compare equal whatever the order of their sum
+        return round((before[stop][0] - before[start][0]) * 1e15), before[stop][1] - before[start][1]
+
+    # best[k][j]: the smallest (slowest, fullest) over ways to cut the first j layers into k stages, and its last cut
+    best: list[dict[int, tuple[tuple[float, int], int]]] = [{0: ((0.0, 0), 0)}]
+    for k in range(1, stages + 1):
+        row: dict[int, tuple[tuple[float, int], int]] = {}
+        for j in range(k, count - (stages - k) + 1):
+            options = []
+            for i, (worst, _) in best[k - 1].items():
+                if i < j:
+                    last = load(i, j)
+                    options.append(((max(worst[0], last[0]), max(worst[1], last[1])), i))
+            row[j] = min(options)
+        best.append(row)
+    owner = [0] * count
+    stop = count
+    for k in range(stages, 0, -1):
+        start = best[k][stop][1]
+        owner[start:stop] = [k - 1] * (stop - start)
+        stop = start
+    return owner
+
+
+def _cheapest(candidates: Sequence[Sequence[LayerPlan]], job: Job) -> list[LayerPlan]:
+    """The splits that make the ranks exchange the fewest bits per sample.
+
+    Dynamic programming over the layers, since what a layer's split costs depends only on the split before it.
+    Equal costs go to the plan whose fullest ranks hold fewer tiles.
+    """
+    paths: list[tuple[float, int, list[LayerPlan]]] = [(0.0, 0, [])]
+    for options in candidates:
+        paths = [
+            min(
+                (
+                    (
+                        bits + _exchanged_bits(path[-1] if path else None, here, job),
+                        most + _fullest(here),
+                        [*path, here],
+                    )
+                    for bits, most, path in paths
+                ),
+                key=lambda option: option[:2],
+            )
+            for here in options
+        ]
+    return min(paths, key=lambda option: option[:2])[2]
+
+
+def _fullest(layer: LayerPlan) -> int:
+    return max(block.tiles for block in layer.blocks if block is not None)
+
+
+def _exchanged_bits(before: LayerPlan | None, here: LayerPlan, job: Job) -> float:
+    """Bits per sample on all wires: all-reduces of partial sums, gathers of activations and errors.
+
+    A gather brings each element to every other rank, an all-reduce brings it to one place and back.
+    """
+    others = len(here.holders) - 1
+    summed = here.outputs if here.split == "input" else (here.inputs if before else 0)
+    bits = 2 * others * summed * job.words.sum_bits
+    if before is not None:
+        gathers = (not covers(before.gives, here.needs)) + (not covers(here.needs, before.gives))
+        others = len({*before.holders, *here.holders}) - 1
+        bits += gathers * others * here.inputs * job.words.factor_bits
+    return bits
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _length(span: Range) -> int:
+    return span[1] - span[0]

@@ -1,0 +1,116 @@
+"""A plan as plain values: what ``plan`` prints, ``plan.json`` holds and the reports draw."""
+
+from collections import Counter
+from typing import Any
+
+from rpucluster.cluster import Cluster
+from rpucluster.job import Job
+from rpucluster.metrics import Metrics
+from rpucluster.partitioner import Plan
+
+
+def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics) -> dict[str, Any]:
+    """Which layer shards sit on which accelerator, how full each is, and what each link carries in a step."""
+    shards = list(plan.shards())
+    tiles, cells = Counter[int](), Counter[int]()
+    for shard in shards:
+        tiles[shard.accelerator] += shard.block.tiles
+        cells[shard.accelerator] += shard.block.cells
+    tile_cells = plan.tile_rows * plan.tile_cols
+    places = {a: (replica, stage, rank) for replica, stage, rank, a in plan.ranks() if a in tiles}
+    used = sum(tiles.values())
+    return {
+        "job": job.name,
+        "cluster": cluster.name,
+        "tensor": plan.tensor,
+        "pipeline": plan.pipeline,
+        "data": plan.data,
+        "schedule": job.parallel.schedule,
+        "data_sync": job.parallel.data_sync if plan.data > 1 else None,
+        "minibatch": job.train.minibatch,
+        "microbatch": job.train.microbatch,
+        "tile_rows": plan.tile_rows,
+        "tile_cols": plan.tile_cols,
+        "accelerators_available": plan.accelerators_available,
+        "accelerators": len(places),
+        "tiles": used,
+        "tiles_available": plan.accelerators_available * plan.tiles_available,
+        "weights": job.network.weights,
+        "fill": sum(cells.values()) / (used * tile_cells),
+        "modelled_step_s": metrics.modelled_step_s,
+        "modelled_energy_per_step_J": metrics.energy_J,
+        "layers": [
+            {
+                "layer": layer.layer,
+                "name": layer.name,
+                "rows": layer.array[0],
+                "cols": layer.array[1],
+                "weights": layer.array[0] * layer.array[1],
+                "split": layer.split,
+                "stage": layer.stage,
+                "tile_grid": list(layer.tile_grid),
+                "tiles": layer.tile_grid[0] * layer.tile_grid[1],
+                "ranks": len(layer.holders),
+            }
+            for layer in plan.layers
+        ],
+        "shards": [
+            {
+                "layer": shard.layer,
+                "name": shard.name,
+                "replica": shard.replica,
+                "stage": shard.stage,
+                "tensor_rank": shard.tensor_rank,
+                "accelerator": shard.accelerator,
+                "tile_rows": list(shard.block.tile_rows),
+                "tile_cols": list(shard.block.tile_cols),
+                "rows": list(shard.block.rows),
+                "cols": list(shard.block.cols),
+                "tiles": shard.block.tiles,
+                "weights": shard.block.cells,
+            }
+            for shard in shards
+        ],
+        "by_accelerator": [
+            {
+                "accelerator": a,
+                "replica": places[a][0],
+                "stage": places[a][1],
+                "tensor_rank": places[a][2],
+                "tiles": tiles[a],
+                "tiles_available": plan.tiles_available,
+                "weights": cells[a],
+                "fill": cells[a] / (tiles[a] * tile_cells),
+            }
+            for a in sorted(places)
+        ],
+        "links": [
+            {"link": use.name, "axis": use.axis, "bytes_per_step": use.bytes, "utilisation": use.utilisation}
+            for use in metrics.links
+        ],
+        "warnings": _warnings(job, cluster, plan),
+    }
+
+
+def _warnings(job: Job, cluster: Cluster, plan: Plan) -> list[str]:
+    found = []
+    if plan.data > 1 and job.parallel.data_sync == "factors":
+        chip = cluster.accelerator
+        pulses = chip.update_phases * job.update.bit_length * chip.pulse_width
+        bound = (chip.pass_time("forward") + chip.pass_time("backward") + pulses) / pulses
+        found.append(
+            f"every replica fires the updates of all samples, so however many replicas there are, they are at most "
+            f"{bound:.3g} times as fast as one"
+        )
+    for layer, model in zip(plan.layers, job.network.layers, strict=True):
+        if model.bias == "column" and model.inputs % plan.tile_cols == 0:
+            found.append(
+                f"{layer.name}: the bias column opens a new tile column of its own, since {model.inputs} inputs "
+                f'fill {model.inputs // plan.tile_cols} tiles exactly; bias = "digital" avoids it'
+            )
+        if len(layer.holders) < plan.tensor:
+            found.append(
+                f"{layer.name}: only {len(layer.holders)} of {plan.tensor} tensor ranks hold tiles of it "
+                f"({layer.tile_grid[0]} x {layer.tile_grid[1]} tiles, {layer.split} split)"
+            )
+    return found

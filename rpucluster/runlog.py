@@ -1,0 +1,287 @@
+"""The run directory: everything that a run leaves, written whole or not at all, and read back without pickle.
+
+job.toml, cluster.toml    the two specs as resolved
+plan.json                 which tiles sit where
+metrics.parquet           one row per finished epoch
+events.parquet            one row per operation of the modelled training step and accelerator
+links.parquet             one row per link that the step uses
+step.json                 how that step divides: by accelerator, by component of energy, along the critical path
+trace.json.gz             the same step in the Chrome trace format
+summary.json              the run in one flat object; written last, so a run without it is unfinished
+checkpoint/               weights.parquet and state.json
+"""
+
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rpucluster.checkpoint import FloatArray, Weights, read_checkpoint, write_checkpoint
+from rpucluster.errors import RunDirectoryError
+from rpucluster.files import (
+    read_json,
+    read_rows,
+    read_text,
+    schema,
+    unreadable,
+    write_atomically,
+    write_json,
+    write_table,
+)
+from rpucluster.metrics import Metrics
+from rpucluster.timeline import Timeline
+from rpucluster.trace import bytes_of, chrome_trace, event_kind, microbatch_of
+
+REQUIRED = (
+    "job.toml",
+    "cluster.toml",
+    "plan.json",
+    "metrics.parquet",
+    "events.parquet",
+    "links.parquet",
+    "step.json",
+    "summary.json",
+)
+"""The files that a finished run has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One finished epoch."""
+
+    epoch: int
+    """Epochs finished, this one included."""
+    step: int
+    """Training steps since the start."""
+    samples: int
+    """Training samples since the start, over all replicas."""
+    learning_rate: float
+    train_loss: float
+    """Mean over the samples of the epoch, as they were trained on."""
+    train_accuracy: float
+    """Fraction, 0 to 1, as they were trained on."""
+    test_loss: float | None
+    """None where the epoch was not evaluated; so is `test_accuracy`."""
+    test_accuracy: float | None
+    modelled_s: float
+    """Modelled seconds since the start; `modelled_energy_J` and `wall_s` count from there too."""
+    modelled_energy_J: float
+    wall_s: float
+    coincidences: float
+    """Pulse coincidences since the start; `pulse_slots` likewise."""
+    pulse_slots: float
+
+
+_EPOCHS = schema(
+    ("epoch", pa.int64(), "1"),
+    ("step", pa.int64(), "1"),
+    ("samples", pa.int64(), "1"),
+    ("learning_rate", pa.float64(), "1"),
+    ("train_loss", pa.float64(), "1"),
+    ("train_accuracy", pa.float64(), "1"),
+    ("test_loss", pa.float64(), "1"),
+    ("test_accuracy", pa.float64(), "1"),
+    ("modelled_s", pa.float64(), "s"),
+    ("modelled_energy_J", pa.float64(), "J"),
+    ("wall_s", pa.float64(), "s"),
+    ("coincidences", pa.float64(), "1"),
+    ("pulse_slots", pa.float64(), "1"),
+)
+_EVENTS = schema(
+    ("op", pa.int64(), "1"),
+    ("accelerator", pa.int64(), "1"),
+    ("kind", pa.string(), "1"),
+    ("label", pa.string(), "1"),
+    ("layer", pa.int64(), "1"),
+    ("microbatch", pa.int64(), "1"),
+    ("start_modelled_s", pa.float64(), "s"),
+    ("end_modelled_s", pa.float64(), "s"),
+    ("energy_J", pa.float64(), "J"),
+    ("bytes", pa.float64(), "B"),
+    ("critical", pa.bool_(), "1"),
+)
+_LINKS = schema(
+    ("link", pa.string(), "1"),
+    ("axis", pa.string(), "1"),
+    ("bytes", pa.float64(), "B"),
+    ("busy_modelled_s", pa.float64(), "s"),
+    ("utilisation", pa.float64(), "1"),
+)
+
+
+class RunDirectory:
+    """One run's directory; `create` starts a new one and `open` opens a finished one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path | None, name: str) -> "RunDirectory":
+        """Make an empty run directory: `out`, or the next free ``runs/<name>-<n>``.
+
+        Raises `RunDirectoryError` where `out` exists and is not an empty directory, or cannot be made.
+        """
+        try:
+            if out is None:
+                return cls(_next_free(Path("runs"), name))
+            out.mkdir(parents=True, exist_ok=True)
+            occupied = any(out.iterdir())
+        except OSError as error:
+            place = out or "runs"
+            raise RunDirectoryError(
+                f"{place}: cannot be made a run directory: {error.strerror}; name another one with --out"
+            ) from None
+        if occupied:
+            raise RunDirectoryError(f"{out} is not empty; name another directory with --out")
+        return cls(out)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Open a finished run.
+
+        Raises `RunDirectoryError` where there is no such directory, it is no run, or the run did not finish.
+        """
+        if not path.is_dir():
+            raise RunDirectoryError(f"there is no run directory {path}")
+        lacking = [name for name in REQUIRED if not (path / name).is_file()]
+        if "job.toml" in lacking:
+            raise RunDirectoryError(f"{path} is not a run directory: it has no job.toml")
+        if lacking:
+            raise RunDirectoryError(f"the run in {path} is not finished: it has no {', '.join(lacking)}")
+        return cls(path)
+
+    # --- specs, plan and summary ---
+
+    def write_specs(self, job_toml: str, cluster_toml: str) -> None:
+        """Write the two specs as resolved, as TOML text."""
+        write_atomically(self.path / "job.toml", job_toml.encode())
+        write_atomically(self.path / "cluster.toml", cluster_toml.encode())
+
+    def read_specs(self) -> tuple[str, str]:
+        """The TOML text of the job and of the cluster."""
+        return read_text(self.path / "job.toml"), read_text(self.path / "cluster.toml")
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Write plan.json."""
+        write_json(self.path / "plan.json", plan)
+
+    def read_plan(self) -> dict[str, Any]:
+        """The content of plan.json."""
+        return read_json(self.path / "plan.json")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json with its keys in the given order; do it last, since it marks the run as finished."""
+        write_json(self.path / "summary.json", summary)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        return read_json(self.path / "summary.json")
+
+    # --- tables ---
+
+    def write_epochs(self, rows: Sequence[EpochRow]) -> None:
+        """Write metrics.parquet anew with all the epochs so far."""
+        write_table(self.path / "metrics.parquet", pa.Table.from_pylist([asdict(row) for row in rows], _EPOCHS))
+
+    def read_epochs(self) -> list[EpochRow]:
+        """The rows of metrics.parquet, in the order of the epochs."""
+        return [EpochRow(**row) for row in read_rows(self.path / "metrics.parquet", _EPOCHS)]
+
+    # --- the modelled step ---
+
+    def write_timeline(self, timeline: Timeline, metrics: Metrics) -> None:
+        """Write events.parquet, links.parquet and step.json of one modelled training step."""
+        write_table(self.path / "events.parquet", pa.Table.from_pylist(_event_rows(timeline), _EVENTS))
+        write_table(self.path / "links.parquet", pa.Table.from_pylist(_link_rows(metrics), _LINKS))
+        write_json(self.path / "step.json", metrics.to_dict())
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """The rows of events.parquet: one per operation and accelerator, in the order of the program."""
+        return read_rows(self.path / "events.parquet", _EVENTS)
+
+    def read_links(self) -> list[dict[str, Any]]:
+        """The rows of links.parquet: one per link that carries anything, in the order of the network."""
+        return read_rows(self.path / "links.parquet", _LINKS)
+
+    def read_step(self) -> dict[str, Any]:
+        """The content of step.json."""
+        return read_json(self.path / "step.json")
+
+    def write_trace(self, timeline: Timeline) -> None:
+        """Write trace.json.gz; equal timelines give equal bytes."""
+        trace = chrome_trace(timeline.program.ops, timeline.start_s, timeline.finish_s)
+        text = json.dumps(trace, separators=(",", ":"), allow_nan=False)
+        # no clock reading in the header, so that the file depends on its content alone
+        write_atomically(self.path / "trace.json.gz", gzip.compress(text.encode(), 6, mtime=0))
+
+    def read_trace(self) -> dict[str, Any]:
+        """The content of trace.json.gz."""
+        path = self.path / "trace.json.gz"
+        try:
+            content: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+        except (OSError, ValueError, EOFError) as error:
+            raise unreadable(path, error) from None
+        return content
+
+    # --- checkpoint ---
+
+    def write_checkpoint(self, weights: Weights, state: Mapping[str, Any]) -> None:
+        """Put a new checkpoint in place of the old one; see `rpucluster.checkpoint`."""
+        write_checkpoint(self.path / "checkpoint", weights, state)
+
+    def read_checkpoint(self) -> tuple[dict[tuple[int, int], FloatArray], dict[str, Any]]:
+        """The weights by (replica, layer) and the state of the last checkpoint; raises `RunDirectoryError`."""
+        return read_checkpoint(self.path / "checkpoint")
+
+
+def _event_rows(timeline: Timeline) -> list[dict[str, Any]]:
+    critical = set(timeline.critical_path())
+    return [
+        {
+            "op": op.id,
+            "accelerator": accelerator,
+            "kind": event_kind(op),
+            "label": op.label,
+            "layer": op.layer,
+            "microbatch": microbatch_of(op),
+            "start_modelled_s": timeline.start_s[op.id],
+            "end_modelled_s": timeline.finish_s[op.id],
+            # shared out evenly, so that the column adds up to what the operations of the step consume
+            "energy_J": math.fsum(timeline.energy_J[op.id]) / len(op.accelerators),
+            "bytes": bytes_of(op, accelerator),
+            "critical": op.id in critical,
+        }
+        for op in timeline.program
+        for accelerator in op.accelerators
+    ]
+
+
+def _link_rows(metrics: Metrics) -> list[dict[str, Any]]:
+    return [
+        {
+            "link": use.name,
+            "axis": use.axis,
+            "bytes": use.bytes,
+            "busy_modelled_s": use.busy_s,
+            "utilisation": use.utilisation,
+        }
+        for use in metrics.links
+    ]
+
+
+def _next_free(parent: Path, name: str) -> Path:
+    parent.mkdir(exist_ok=True)
+    n = 0
+    while True:
+        n += 1
+        path = parent / f"{name}-{n}"
+        try:
+            path.mkdir()  # whoever makes it has it, even when two runs start at once
+        except FileExistsError:
+            continue
+        return path

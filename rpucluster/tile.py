@@ -1,0 +1,402 @@
+"""Crossbar tiles of one layer shard, with their periphery: `forward`, `backward` and `update` on real arrays."""
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpucluster import kernels as kernel_sets
+from rpucluster.arrays import namespace, to_host
+from rpucluster.devices import Cells, Device
+from rpucluster.errors import NumericalError
+from rpucluster.kernels import MAX_BIT_LENGTH, KernelChoice, ReadRule, Tiling, UpdateRule
+from rpucluster.kernels import from_fixed as from_fixed
+from rpucluster.rng import Float32, Purpose, init_uniform, stream_keys
+
+BOUND_ROUNDS = 10
+"""Bound management repeats a read at most so often: inputs halved ten times reach bounds 1000 times as wide."""
+_UPDATE_STREAMS = (Purpose.X_PULSES, Purpose.D_PULSES, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
+_PER_REPLICA = (Purpose.DEVICE, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
+"""Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converters:
+    """DAC, ADC and noise of one read direction; inputs are scaled to [-1, 1] and clipped there.
+
+    Defaults are the 2016 paper's.  Raises ValueError for a value out of range.
+    """
+
+    input_bits: int = 5
+    """DAC resolution with sign, so 2^bits - 2 steps over [-1, 1]; 0 does not quantise.  Restated by Haensch et
+    al. (2019); the convention of the steps is aihwkit's."""
+    output_bits: int = 9
+    """ADC resolution with sign, 2^bits - 2 steps over both bounds; 0 does not quantise.  Restated by Haensch et
+    al. (2019)."""
+    output_bound: float = 12.0
+    """Largest output before it saturates, in units of weight times input; ``inf`` for none, which needs
+    output_bits 0.  Read as aihwkit's default, recalled from the paper."""
+    read_noise: float = 0.06
+    """Standard deviation of the analog noise of each output, in the same units.  Restated by Haensch et al."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_bits", "output_bits"):
+            bits = getattr(self, name)
+            if isinstance(bits, bool) or not isinstance(bits, int) or not (bits == 0 or 2 <= bits <= 16):
+                raise ValueError(f"{name} = {bits}: write 0 for no quantisation, or 2 to 16")
+        if not self.output_bound > 0:
+            raise ValueError(f"output_bound = {self.output_bound}: write a number above 0, such as 12.0, or inf")
+        if self.output_bits and math.isinf(self.output_bound):
+            raise ValueError(f"output_bound = inf with output_bits = {self.output_bits}: write output_bits = 0")
+        if not 0 <= self.read_noise < math.inf:
+            raise ValueError(f"read_noise = {self.read_noise}: write a number of at least 0, such as 0.06")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Management:
+    """Digital scaling around the reads of one direction.  Raises ValueError for an unknown choice."""
+
+    noise_management: Literal["none", "abs_max"] = "none"
+    """With "abs_max" divide the slice of the vector that a tile sees by its largest magnitude and multiply the
+    output by it; a slice of zeros then gives exact zeros.  US patent 10325007, aihwkit."""
+    bound_management: Literal["none", "iterative"] = "none"
+    """With "iterative" repeat the read of a tile with inputs halved while an output saturates, at most ten times
+    and never to less than two bits of input.  aihwkit."""
+
+    def __post_init__(self) -> None:
+        if self.noise_management not in ("none", "abs_max"):
+            raise ValueError(f'noise_management = "{self.noise_management}": write "none" or "abs_max"')
+        if self.bound_management not in ("none", "iterative"):
+            raise ValueError(f'bound_management = "{self.bound_management}": write "none" or "iterative"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSettings:
+    """How the pulse trains of an update are made.  Raises ValueError for a value out of range."""
+
+    bit_length: int = 10
+    """Slots of a pulse train, 1 to 31; the most that are used if ``dynamic_bit_length``.  10 in the paper's
+    experiments (recalled)."""
+    noise_per: Literal["sample", "batch"] = "sample"
+    """With "sample" draw step noise per cell and sample; "batch" one draw per cell and update, equal in law and
+    faster for large batches, for devices whose step does not depend on the weight."""
+    update_management: bool = False
+    """Share the gain between x and delta so that their peak probabilities agree.  US patent 10783432, aihwkit."""
+    dynamic_bit_length: bool = False
+    """Use only as many slots as the largest change of the sample needs.  aihwkit, later than the paper."""
+
+    def __post_init__(self) -> None:
+        bits = self.bit_length
+        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BIT_LENGTH:
+            raise ValueError(f"bit_length = {bits}: write 1 to {MAX_BIT_LENGTH}")
+        if self.noise_per not in ("sample", "batch"):
+            raise ValueError(f'noise_per = "{self.noise_per}": write "sample" or "batch"')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PulseCount:
+    """What updates counted; counts add."""
+
+    slots: int = 0
+    """Pulse slots used, summed over tiles and samples."""
+    coincidences: int = 0
+    """Pulses that changed a cell."""
+    expected_coincidences: float = 0.0
+    """Sum over cells and samples of slots * p * q: what ``coincidences`` is on average."""
+    cycles: int = 0
+    """Update cycles: tiles times samples."""
+
+    def __add__(self, other: "PulseCount") -> "PulseCount":
+        return PulseCount(
+            slots=self.slots + other.slots,
+            coincidences=self.coincidences + other.coincidences,
+            expected_coincidences=self.expected_coincidences + other.expected_coincidences,
+            cycles=self.cycles + other.cycles,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadCount:
+    """What reads counted; counts add."""
+
+    passes: int = 0
+    """Vectors through tiles, repeats not included."""
+    repeats: int = 0
+    """Further passes that bound management asked for."""
+
+    def __add__(self, other: "ReadCount") -> "ReadCount":
+        return ReadCount(passes=self.passes + other.passes, repeats=self.repeats + other.repeats)
+
+
+class TileGrid:
+    """The tiles of one shard of a layer: a rectangle of whole tiles, which owns its arrays.
+
+    A layer's array of ``rows`` x ``cols`` cells (out x in; a bias column counts as a column) is cut into tiles of
+    ``tile_rows`` x ``tile_cols`` from the upper left; the shard holds tile rows ``row_tiles[0]`` up to, without,
+    ``row_tiles[1]``, and tile columns likewise.  Tolerances, pulses and noise belong to the tile's place in the
+    layer, so a shard behaves as the same tiles of any other shard would.
+
+    Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device whose step
+    depends on its weight; methods raise `NumericalError`, which names the layer, for a signal that is not finite
+    or a sum that leaves the fixed-point range, and TypeError where host and GPU arrays meet.
+    """
+
+    def __init__(
+        self,
+        *,
+        layer: int,
+        replica: int,
+        rows: int,
+        cols: int,
+        tile_rows: int,
+        tile_cols: int,
+        row_tiles: tuple[int, int],
+        col_tiles: tuple[int, int],
+        device: Device,
+        forward: Converters,
+        backward: Converters,
+        forward_management: Management,
+        backward_management: Management,
+        update: UpdateSettings,
+        seed: int,
+        xp: ModuleType = np,
+        kernels: KernelChoice = "auto",
+    ) -> None:
+        if update.noise_per == "batch" and device.step_depends_on_weight:
+            raise ValueError(
+                f'noise_per = "batch" needs a step that does not depend on the weight, as that of '
+                f'{type(device).__name__} does; write noise_per = "sample"'
+            )
+        self.row_range, row_cuts = _cut(rows, tile_rows, row_tiles, "row")
+        self.col_range, col_cuts = _cut(cols, tile_cols, col_tiles, "col")
+        self.shape = (self.row_range[1] - self.row_range[0], self.col_range[1] - self.col_range[0])
+        if tile_rows * tile_cols > 1 << 27:
+            raise ValueError(f"tile_rows x tile_cols = {tile_rows} x {tile_cols}: write at most 2^27 cells")
+        self.device = device
+        self._layer, self._replica, self._seed = layer, replica, seed
+        self._layer_shape = (rows, cols)
+        self._xp = xp
+        self._kernels = kernel_sets.for_module(xp, kernels)
+        place = np.array([(r, c) for r in range(*row_tiles) for c in range(*col_tiles)], np.int64)  # (tiles, 2)
+        self._tile_row, self._tile_col = place[:, 0], place[:, 1]
+        self._table = _tile_table(row_cuts, col_cuts)
+        self.tiles = len(self._table)
+        self._tiling = Tiling(
+            table=xp.asarray(self._table),
+            tiles=self.tiles,
+            rows=self.shape[0],
+            cols=self.shape[1],
+            tile_rows=int(np.diff(row_cuts).max()),
+            tile_cols=int(np.diff(col_cuts).max()),
+        )
+        self._update_rule = UpdateRule(
+            bit_length=update.bit_length,
+            noise_per_batch=update.noise_per == "batch",
+            update_management=update.update_management,
+            dynamic_bit_length=update.dynamic_bit_length,
+            dw_min=device.dw_min,
+            dw_min_std=device.dw_min_std,
+        )
+        self._forward_rule = _read_rule(forward, forward_management)
+        self._backward_rule = _read_rule(backward, backward_management)
+        self._update_keys = xp.asarray(np.stack([self._keys(purpose) for purpose in _UPDATE_STREAMS], axis=1))
+        self._read_keys: dict[Purpose, Any] = {}
+        self._weights = xp.zeros(self.shape[0] * self.shape[1], "f4")
+        self._cells = self._draw_cells()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and tolerances."""
+        arrays = (self._weights, *(self._cells or ()))
+        return sum(int(array.nbytes) for array in arrays)
+
+    def set_weights(self, weights: Any) -> None:
+        """Put each weight of a (rows, cols) array on its cell, clipped to what the cell can hold."""
+        flat = self._flat(weights)
+        if self._cells is not None:
+            flat = self._xp.minimum(self._xp.maximum(flat, self._cells.lower), self._cells.upper)
+        self._weights[:] = flat
+
+    def weights(self) -> Float32:
+        """The weights as float32 (rows, cols): a copy on the host."""
+        flat = to_host(self._weights)
+        result = np.empty(self.shape, np.float32)
+        for offset, rows, cols, row, col in self._table.tolist():
+            result[row : row + rows, col : col + cols] = flat[offset : offset + rows * cols].reshape(rows, cols)
+        return result
+
+    def initialise(self, scale: float) -> None:
+        """Set weights uniform in [-scale, scale), the same for every replica and partition, then clipped."""
+        uniform = init_uniform(
+            self._seed,
+            self._layer,
+            *self._layer_shape,
+            row_start=self.row_range[0],
+            row_stop=self.row_range[1],
+            col_start=self.col_range[0],
+            col_stop=self.col_range[1],
+        )
+        self.set_weights(np.float32(scale) * uniform)
+
+    def program(self, target: Any) -> int:
+        """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
+        return kernel_sets.program(self._weights, self._cells, self._flat(target))
+
+    def read_forward(
+        self, x: Any, *, first_sample: int, purpose: Purpose = Purpose.READ_FORWARD
+    ) -> tuple[Any, ReadCount]:
+        """Drive the columns: float32 (B, cols) to sums over tiles, int64 (B, rows) in units of 2^-40.
+
+        ``first_sample`` is the index of x[0] since the start of training (or of the evaluation); ``purpose``
+        chooses the stream of the noise.  Sums of shards add; `from_fixed` turns them into float32.
+        """
+        return self._read(x, first_sample, purpose, self._forward_rule, False)
+
+    def read_backward(self, d: Any, *, first_sample: int) -> tuple[Any, ReadCount]:
+        """Drive the rows: float32 (B, rows) to sums over tiles, int64 (B, cols) in units of 2^-40."""
+        return self._read(d, first_sample, Purpose.READ_BACKWARD, self._backward_rule, True)
+
+    def forward(self, x: Any, *, first_sample: int, purpose: Purpose = Purpose.READ_FORWARD) -> Any:
+        """`read_forward` of a whole layer as float32 (B, rows)."""
+        return from_fixed(self.read_forward(x, first_sample=first_sample, purpose=purpose)[0])
+
+    def backward(self, d: Any, *, first_sample: int) -> Any:
+        """`read_backward` of a whole layer as float32 (B, cols)."""
+        return from_fixed(self.read_backward(d, first_sample=first_sample)[0])
+
+    def update(self, x: Any, d: Any, lr: float, *, first_sample: int) -> PulseCount:
+        """Change the weights by about ``-lr d x^T`` for each sample: x float32 (B, cols), d float32 (B, rows).
+
+        d is the derivative of the loss by the outputs.  ``first_sample`` is the index of x[0] since the start of
+        training, over all replicas.  Raises ValueError for a negative learning rate.
+        """
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"learning rate {lr}: write a number of at least 0")
+        x, d = self._lines(x, self.shape[1]), self._lines(d, self.shape[0])
+        if len(x) != len(d):
+            raise ValueError(f"x has {len(x)} samples and d {len(d)}: pass the same samples in both")
+        try:
+            if self._cells is None:
+                total = self._kernels.exact_update(self._weights, self._tiling, x, d, lr)
+            else:
+                total = self._kernels.pulsed_update(
+                    self._weights, self._cells, self._tiling, self._update_keys, x, d,
+                    lr, first_sample, self._update_rule,
+                )  # fmt: skip
+        except NumericalError as error:
+            raise self._named(error) from None
+        slots, coincidences, expected, cycles = total
+        return PulseCount(slots=slots, coincidences=coincidences, expected_coincidences=expected, cycles=cycles)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Every array that a restart needs, on the host, in the layer's order: the same for every partition."""
+        return {"weights": self.weights()}
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
+        if set(state) != set(self.device.persistent):
+            raise ValueError(
+                f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self.device.persistent)}"
+            )
+        self._weights[:] = self._flat(state["weights"])
+
+    def _keys(self, purpose: Purpose) -> NDArray[np.uint32]:
+        replica = self._replica if purpose in _PER_REPLICA else 0
+        return stream_keys(self._seed, purpose, self._layer, replica, self._tile_row, self._tile_col)
+
+    def _draw_cells(self) -> Cells | None:
+        if not self.device.cell_arrays:
+            return None
+        arrays = Cells(*(np.empty(self._weights.size, np.float32) for _ in Cells._fields))
+        for key, (offset, rows, cols, _, _) in zip(self._keys(Purpose.DEVICE), self._table.tolist(), strict=True):
+            for first in range(0, rows * cols, _DRAWN_TOGETHER):
+                cells = np.arange(first, min(first + _DRAWN_TOGETHER, rows * cols), dtype=np.uint32)
+                drawn = self.device.draw((int(key[0]), int(key[1])), cells)
+                for array, values in zip(arrays, drawn or (), strict=True):
+                    array[offset + first : offset + first + len(cells)] = values
+        return Cells(*(self._xp.asarray(array) for array in arrays))
+
+    def _flat(self, array: Any) -> Any:
+        """A (rows, cols) array in the order of the cells: float32, on the device of the weights."""
+        values = to_host(array)
+        if values.shape != self.shape:
+            raise ValueError(f"weights of shape {values.shape} for a shard of {self.shape}")
+        flat = np.empty(values.size, np.float32)
+        for offset, rows, cols, row, col in self._table.tolist():
+            flat[offset : offset + rows * cols] = values[row : row + rows, col : col + cols].reshape(-1)
+        if not bool(np.isfinite(flat).all()):
+            raise NumericalError(f"layer {self._layer}: a weight to be set is not finite")
+        return self._xp.asarray(flat)
+
+    def _lines(self, lines: Any, width: int) -> Any:
+        if not isinstance(lines, self._xp.ndarray):
+            namespace(self._weights, lines)  # says what is mixed
+        if lines.ndim != 2 or lines.shape[1] != width:
+            raise ValueError(f"signals of shape {lines.shape} for a shard of {self.shape}: pass (samples, {width})")
+        return self._xp.ascontiguousarray(lines, dtype=np.float32)
+
+    def _read(
+        self, lines: Any, first_sample: int, purpose: Purpose, rule: ReadRule, backward: bool
+    ) -> tuple[Any, ReadCount]:
+        lines = self._lines(lines, self.shape[0] if backward else self.shape[1])
+        try:
+            if self._cells is None:
+                sums, passes, repeats = self._kernels.exact_read(self._weights, self._tiling, lines, backward)
+            else:
+                keys = self._read_keys.get(purpose)
+                if keys is None:
+                    keys = self._read_keys[purpose] = self._xp.asarray(self._keys(purpose))
+                sums, passes, repeats = self._kernels.read(
+                    self._weights, self._tiling, keys, lines, first_sample, rule, backward
+                )
+        except NumericalError as error:
+            raise self._named(error) from None
+        return sums, ReadCount(passes=passes, repeats=repeats)
+
+    def _named(self, error: NumericalError) -> NumericalError:
+        return NumericalError(f"layer {self._layer}: {error}")
+
+
+_DRAWN_TOGETHER = 1 << 18
+"""Cells whose tolerances are drawn in one go, which bounds the memory that this takes."""
+
+
+def _cut(size: int, tile: int, tiles: tuple[int, int], kind: str) -> tuple[tuple[int, int], NDArray[np.int64]]:
+    """The range of rows or columns that some tiles cover, and where it is cut, counted from its start."""
+    if size < 1 or tile < 1:
+        raise ValueError(f"{kind}s = {size} with tile_{kind}s = {tile}: write at least 1 for both")
+    first, stop = tiles
+    if not 0 <= first < stop <= -(-size // tile):
+        raise ValueError(f"{kind}_tiles = {tiles} of a layer with {-(-size // tile)}: pass part of these")
+    cuts = np.minimum(np.arange(first, stop + 1, dtype=np.int64) * tile, size)
+    return (int(cuts[0]), int(cuts[-1])), cuts - cuts[0]
+
+
+def _tile_table(row_cuts: NDArray[np.int64], col_cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The tile table of `rpucluster.kernels.base`, tile rows outside."""
+    rows, cols = np.diff(row_cuts), np.diff(col_cuts)
+    row, col = (index.reshape(-1) for index in np.indices((len(rows), len(cols))))
+    sizes = rows[row] * cols[col]
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return np.stack([offsets, rows[row], cols[col], row_cuts[row], col_cuts[col]], axis=1)
+
+
+def _read_rule(converters: Converters, management: Management) -> ReadRule:
+    bits = converters.input_bits
+    most = min(BOUND_ROUNDS, bits - 2) if bits else BOUND_ROUNDS
+    return ReadRule(
+        input_levels=_levels(bits),
+        output_levels=_levels(converters.output_bits),
+        output_bound=converters.output_bound,
+        read_noise=converters.read_noise,
+        abs_max=management.noise_management == "abs_max",
+        rounds=most if management.bound_management == "iterative" else 0,
+    )
+
+
+def _levels(bits: int) -> int:
+    """Codes on each side of 0 of a converter whose resolution includes the sign."""
+    return (1 << bits - 1) - 1 if bits else 0
