@@ -150,22 +150,19 @@ class Accelerator:
             self._xp.asarray(y) if last else y[:0],
         )
 
-    def perform(
-        self, name: str, call_index: int, data: str, steps: Sequence[Step], inbox: Sequence[Any] = ()
-    ) -> tuple[Any, ...]:
-        """Perform one call of a program for each of `steps`; `inbox` holds what the call absorbs.
+    def perform(self, name: str, call_index: int, data: str, step: Step, inbox: Sequence[Any] = ()) -> tuple[Any, ...]:
+        """Perform one call of a program; `inbox` holds what the call absorbs.
 
-        Returns the payloads that the call gives, in the order of its `emits`.  Several steps may be given only
-        for calls that neither absorb nor give.  Raises `NumericalError` where a sum leaves its range.
+        Returns the payloads that the call gives, in the order of its `emits`.  Raises `NumericalError` where a sum
+        leaves its range.
         """
         program, calls = self._programs[name]
         call = calls[call_index]
-        for step in steps:
-            arrived: dict[int, list[tuple[int, Any]]] = {}
-            for (op, giver), payload in zip(call.inbox, inbox, strict=True):
-                arrived.setdefault(op, []).append((giver, payload))
-            for index in call.ops:
-                self._one(name, program, index, data, step, arrived.get(index, []))
+        arrived: dict[int, list[tuple[int, Any]]] = {}
+        for (op, giver), payload in zip(call.inbox, inbox, strict=True):
+            arrived.setdefault(op, []).append((giver, payload))
+        for index in call.ops:
+            self._one(name, program, index, data, step, arrived.get(index, []))
         return tuple(self._emit(name, program, op) for op in call.emits)
 
     def take_score(self) -> Score:

@@ -1,77 +1,142 @@
 """Where accelerators live: in this process, or in Ray actors.  The only file that imports Ray.
 
-Both pools carry payloads from call to call in the order of `rpucluster.calls`, so they perform the same
-operations on the same values.
+Both pools perform the calls of `rpucluster.calls` with the same `Host`; they differ in where hosts are and in how
+payloads get from one to the next.
 """
 
 import os
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from rpucluster.arrays import array_module, gpu_report
 from rpucluster.accelerator import Accelerator, Counts, Score, Step
-from rpucluster.calls import Call, cut
+from rpucluster.arrays import array_module, gpu_report
+from rpucluster.calls import Call, cut, takers
 from rpucluster.cluster import Cluster
 from rpucluster.errors import AcceleratorError, MissingPackageError, RpuclusterError
+from rpucluster.exchange import Address, Exchange, PeerLostError
 from rpucluster.job import Job
 from rpucluster.partitioner import Plan
-from rpucluster.program import Program
+from rpucluster.program import Collective, Program, Send
 
-STEPS_IN_FLIGHT = 8
-"""Steps that a Ray pool submits before it waits for the oldest: enough to keep every actor's queue filled."""
 STEPS_PER_CALL = 64
-"""Steps that go into one call where no accelerator waits for another."""
+"""Steps that an actor performs for one Ray call: it costs a millisecond, and what it returns is noticed only then."""
+PATIENCE_S = 600.0
+"""How long a host waits for a message before it gives the run up."""
 
 
 class Host:
-    """Some accelerators in one process, by number; Ray is applied to this class, it knows nothing of it."""
+    """Some accelerators in one process; Ray is applied to this class, it knows nothing of it.
 
-    def __init__(self, numbers: Sequence[int], job: Job, cluster: Cluster, plan: Plan) -> None:
+    Performs the calls of its accelerators in their global order, which cannot block: of all calls that are not yet
+    performed, the first has everything that it absorbs.
+    """
+
+    def __init__(self, host: int, host_of: Mapping[int, int], job: Job, cluster: Cluster, plan: Plan) -> None:
         # the bits of a product depend on how many threads share it
         self._limits = threadpool_limits(limits=1, user_api="blas")
-        self._accelerators = {n: Accelerator(n, job, cluster.accelerator, plan) for n in numbers}
+        self._host, self._host_of = host, dict(host_of)
+        self._accelerators = {
+            number: Accelerator(number, job, cluster.accelerator, plan)
+            for number, its_host in self._host_of.items()
+            if its_host == host
+        }
+        self._calls: dict[str, tuple[Call, ...]] = {}
+        self._readers: dict[str, dict[int, tuple[int, ...]]] = {}
+        self._exchange: Exchange | None = None
+        self._performed = 0
 
-    def load(self, name: str, program: Program, calls: tuple[Call, ...]) -> None:
+    def listen(self, token: bytes, one_node: bool) -> Address:
+        """Open the socket at which the other hosts of the pool will call; on loopback where all are on one node."""
+        interface = "127.0.0.1" if one_node else _import_ray().util.get_node_ip_address()
+        self._exchange = Exchange(self._host, token, interface)
+        return self._exchange.address
+
+    def connect(self, addresses: Mapping[int, Address]) -> None:
+        """Join the other hosts."""
+        if self._exchange is not None:
+            self._exchange.connect(addresses)
+
+    def load(self, name: str, program: Program) -> None:
+        """Take a program, once, before it is performed by its name."""
+        calls = cut(program)
+        self._calls[name] = calls
+        self._readers[name] = {
+            op.id: tuple(sorted({self._host_of[taker] for taker in takers(op)}))
+            for op in program
+            if isinstance(op, Collective | Send)
+        }
         for accelerator in self._accelerators.values():
             accelerator.load(name, program, calls)
 
     def set_data(self, name: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
+        """Take a data set for all accelerators."""
         for accelerator in self._accelerators.values():
             accelerator.set_data(name, x, y)
 
-    def perform(self, number: int, name: str, call: int, data: str, steps: Sequence[Step], *inbox: Any) -> Any:
-        """What the call gives: nothing, one payload, or a tuple of them (as Ray's ``num_returns`` wants it)."""
-        given = self._accelerators[number].perform(name, call, data, steps, inbox)
-        return given if len(given) > 1 else given[0] if given else None
+    def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
+        """Perform this host's part of a program once for each step, in order."""
+        try:
+            for step in steps:
+                self._perform(name, data, step)
+        except BaseException:
+            if self._exchange is not None:
+                self._exchange.close()  # so that the others do not wait for what will not come
+            raise
+
+    def _perform(self, name: str, data: str, step: Step) -> None:
+        given: dict[tuple[int, int], Any] = {}
+        readers = self._readers[name]
+        self._performed += 1
+        for index, call in enumerate(self._calls[name]):
+            accelerator = self._accelerators.get(call.accelerator)
+            if accelerator is None:
+                continue
+            inbox = [self._take(given, op, giver) for op, giver in call.inbox]
+            payloads = accelerator.perform(name, index, data, step, inbox)
+            for op, payload in zip(call.emits, payloads, strict=True):
+                for host in readers[op]:
+                    if host == self._host:
+                        given[(op, call.accelerator)] = payload
+                    elif self._exchange is not None:
+                        self._exchange.send(host, (self._performed, op, call.accelerator), payload)
+
+    def _take(self, given: dict[tuple[int, int], Any], op: int, giver: int) -> Any:
+        if self._exchange is None or self._host_of[giver] == self._host:
+            return given[(op, giver)]
+        key = (op, giver)
+        if key not in given:  # two accelerators of this host may take the same message
+            given[key] = self._exchange.receive((self._performed, op, giver), PATIENCE_S)
+        return given[key]
 
     def take_score(self) -> Score:
+        """The scores since the last time this was asked."""
         return sum((a.take_score() for a in self._accelerators.values()), Score())
 
     def weights(self) -> dict[int, dict[int, Any]]:
+        """`Accelerator.weights` by accelerator."""
         return {number: a.weights() for number, a in self._accelerators.items()}
 
     def counts(self) -> dict[int, Counts]:
+        """`Accelerator.counts` by accelerator."""
         return {number: a.counts for number, a in self._accelerators.items()}
 
     def release(self) -> None:
+        """Give the process its BLAS threads back."""
         self._limits.restore_original_limits()
 
 
 class Pool(ABC):
     """The accelerators of a plan, and the programs they know by name."""
 
-    def __init__(self) -> None:
-        self._calls: dict[str, tuple[Call, ...]] = {}
-
     def load(self, name: str, program: Program) -> None:
         """Give a program to every accelerator, once."""
-        self._calls[name] = cut(program)
-        self._everywhere("load", name, program, self._calls[name])
+        self._everywhere("load", name, program)
 
     @abstractmethod
     def set_data(self, name: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
@@ -79,7 +144,7 @@ class Pool(ABC):
 
     @abstractmethod
     def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
-        """Perform a program once for each step, in order.  May return before the last ones are finished."""
+        """Perform a program once for each step, in order; may return before the last ones are finished."""
 
     def take_score(self) -> Score:
         """The scores since the last time this was asked; waits for every step so far.
@@ -109,24 +174,13 @@ class LocalPool(Pool):
     """All accelerators in this process."""
 
     def __init__(self, job: Job, cluster: Cluster, plan: Plan) -> None:
-        super().__init__()
-        self._host = Host(plan.accelerators, job, cluster, plan)
+        self._host = Host(0, dict.fromkeys(plan.accelerators, 0), job, cluster, plan)
 
     def set_data(self, name: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
         self._host.set_data(name, x, y)
 
     def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
-        calls = self._calls[name]
-        if _independent(calls):
-            for index, call in enumerate(calls):
-                self._host.perform(call.accelerator, name, index, data, steps)
-            return
-        for step in steps:
-            given: dict[tuple[int, int], Any] = {}
-            for index, call in enumerate(calls):
-                inbox = [given[source] for source in call.inbox]
-                payloads = self._host.perform(call.accelerator, name, index, data, (step,), *inbox)
-                _keep(given, call, payloads)
+        self._host.perform(name, data, steps)
 
     def close(self) -> None:
         self._host.release()
@@ -138,24 +192,31 @@ class LocalPool(Pool):
 class RayPool(Pool):
     """Accelerators in Ray actors, ``[run] accelerators_per_worker`` of them in each.
 
-    Raises `MissingPackageError` where Ray is not installed and `AcceleratorError` where no actor can be started.
+    Ray starts the actors, hands them programs, data and runs of steps, and notices when one dies; what a step
+    moves goes from actor to actor (`rpucluster.exchange`).  Raises `MissingPackageError` where Ray is not installed
+    and `AcceleratorError` where no actor can be started.
     """
 
     def __init__(self, job: Job, cluster: Cluster, plan: Plan, *, address: str | None = None) -> None:
-        super().__init__()
         self._ray = _import_ray()
         self._started = _start_ray(self._ray, address)
-        self._in_flight: list[list[Any]] = []
+        self._hosts: list[Any] = []
+        self._submitted: list[Any] = []
         each = job.run.accelerators_per_worker
-        groups = [plan.accelerators[i : i + each] for i in range(0, len(plan.accelerators), each)]
+        host_of = {number: i // each for i, number in enumerate(plan.accelerators)}
+        count = max(host_of.values()) + 1
         # state lives in actors, so a restarted one would be silently empty: never restart
         remote = self._ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(Host)
         try:
-            spec = [self._ray.put(value) for value in (job, cluster, plan)]
-            gpus = _gpu_share(job, len(groups))
-            self._hosts = [remote.options(num_gpus=gpus).remote(group, *spec) for group in groups]
-            self._host_of = {number: host for group, host in zip(groups, self._hosts, strict=True) for number in group}
-            self._everywhere("counts")  # waits until every array is there
+            shared = [self._ray.put(value) for value in (host_of, job, cluster, plan)]
+            gpus = _gpu_share(job, count)
+            self._hosts = [remote.options(num_gpus=gpus).remote(host, *shared) for host in range(count)]
+            if count > 1:
+                one_node = len(self._ray.nodes()) == 1
+                found = self._everywhere("listen", secrets.token_bytes(32), one_node)
+                self._everywhere("connect", dict(enumerate(found)))
+            else:
+                self._everywhere("counts")  # waits until every array is there
         except BaseException:
             self.close()
             raise
@@ -165,64 +226,41 @@ class RayPool(Pool):
         self._everywhere("set_data", name, *shared)
 
     def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
-        calls = self._calls[name]
-        if _independent(calls):
-            for start in range(0, len(steps), STEPS_PER_CALL):
-                self._submit(name, calls, data, steps[start : start + STEPS_PER_CALL])
-        else:
-            for step in steps:
-                self._submit(name, calls, data, (step,))
+        for start in range(0, len(steps), STEPS_PER_CALL):
+            part = self._ray.put(list(steps[start : start + STEPS_PER_CALL]))
+            self._submitted += [host.perform.remote(name, data, part) for host in self._hosts]
 
     def close(self) -> None:
-        for host in getattr(self, "_hosts", ()):
+        for host in self._hosts:
             self._ray.kill(host)
         if self._started:
             self._ray.shutdown()
 
-    def _submit(self, name: str, calls: tuple[Call, ...], data: str, steps: Sequence[Step]) -> None:
-        given: dict[tuple[int, int], Any] = {}
-        last: dict[int, Any] = {}
-        for index, call in enumerate(calls):
-            method = self._host_of[call.accelerator].perform
-            inbox = [given[source] for source in call.inbox]
-            refs = method.options(num_returns=max(1, len(call.emits))).remote(
-                call.accelerator, name, index, data, steps, *inbox
-            )
-            _keep(given, call, refs)
-            last[call.accelerator] = refs[-1] if isinstance(refs, list) else refs
-        self._in_flight.append(list(last.values()))
-        if len(self._in_flight) > STEPS_IN_FLIGHT:
-            self._wait(self._in_flight.pop(0))
-
     def _everywhere(self, method: str, *args: Any) -> list[Any]:
-        while self._in_flight:
-            self._wait(self._in_flight.pop(0))
-        return list(self._wait([getattr(host, method).remote(*args) for host in self._hosts]))
+        before, self._submitted = self._submitted, []
+        self._results(before)
+        return self._results([getattr(host, method).remote(*args) for host in self._hosts])
 
-    def _wait(self, refs: list[Any]) -> Any:
-        try:
-            return self._ray.get(refs)
-        except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, RpuclusterError):
-                raise cause from None
-            raise AcceleratorError(f"an accelerator failed: {type(cause).__name__}: {cause}") from error
-        except self._ray.exceptions.RayActorError as error:
-            reason = " ".join(str(error).split("\n")[0].split())
-            raise AcceleratorError(
-                f"the process of an accelerator was lost ({reason}); nothing of this step is kept, run again"
-            ) from None
-
-
-def _independent(calls: tuple[Call, ...]) -> bool:
-    """Whether no accelerator waits for another within a step, so that steps can be given many at a time."""
-    return not any(call.inbox or call.emits for call in calls)
+    def _results(self, refs: list[Any]) -> list[Any]:
+        """Wait for all; of several failures, raise the one that explains the others."""
+        results, failures = [], []
+        for ref in refs:
+            try:
+                results.append(self._ray.get(ref))
+            except self._ray.exceptions.RayTaskError as error:
+                failures.append(_explained(error.cause))
+            except self._ray.exceptions.RayActorError as error:
+                reason = " ".join(str(error).split())
+                failures.append(AcceleratorError(f"the process of an accelerator was lost: {reason[:300]}"))
+        if failures:
+            raise min(failures, key=lambda failure: isinstance(failure, PeerLostError)) from None
+        return results
 
 
-def _keep(given: dict[tuple[int, int], Any], call: Call, payloads: Any) -> None:
-    """File what a call gave: one payload comes as itself, several as a sequence."""
-    several = payloads if len(call.emits) > 1 else (payloads,)
-    given.update({(op, call.accelerator): payload for op, payload in zip(call.emits, several, strict=False)})
+def _explained(cause: BaseException) -> RpuclusterError:
+    if isinstance(cause, RpuclusterError):
+        return cause
+    return AcceleratorError(f"an accelerator failed: {type(cause).__name__}: {cause}")
 
 
 def _gpu_share(job: Job, hosts: int) -> float:

@@ -5,6 +5,7 @@ GB is 10^9 bytes and GiB 2^30; a small b is a bit, a capital B a byte.
 
 import math
 import re
+from decimal import Decimal
 from collections.abc import Iterable
 
 from rpucluster.errors import UnitError
@@ -54,7 +55,7 @@ def parse_quantity(text: object, dimension: str) -> float:
     match = _QUANTITY.match(text)
     if match is None:
         raise UnitError(f'"{text}" is not a {dimension}; {hint}')
-    number, unit = float(match[1]), match[2]
+    number, unit = Decimal(match[1]), match[2]
     if math.isinf(number) and match[1] != "inf":
         raise UnitError(f'"{text}" is too large a number; {hint}')
     if unit is None:
@@ -64,7 +65,10 @@ def parse_quantity(text: object, dimension: str) -> float:
             if unit == prefix + base:
                 if number < 0:
                     raise UnitError(f'"{text}" is negative; {hint}')
-                return number * _PREFIX[prefix] * size
+                if number.is_infinite():
+                    return math.inf
+                # in decimal, so that "500 ns" is the float 5e-07 and not its neighbour
+                return float(number * Decimal(str(_PREFIX[prefix])) * Decimal(str(size)))
     raise UnitError(f'"{text}": {unit} is not a unit of {dimension}; {hint}')
 
 

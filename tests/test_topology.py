@@ -86,7 +86,7 @@ def shortest(net: Network) -> dict[tuple[int, int], int]:
         switch = (link.axis.name, others)
         source = switch if link.source is None else link.source
         edges.setdefault(source, set()).add(switch if link.target is None else link.target)
-    hops = {}
+    hops: dict[tuple[int, int], int] = {}
     for start in range(net.accelerators):
         distance: dict[object, int] = {start: 0}
         queue: list[object] = [start]

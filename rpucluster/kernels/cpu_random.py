@@ -12,12 +12,13 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import extending, types
+from numba import extending
 
 from rpucluster import rng
 
 Compiled = Callable[..., Any]
-intrinsic: Any = extending.intrinsic  # what it makes is called without its first argument
+intrinsic: Callable[[Compiled], Any] = extending.intrinsic  # what it makes is called without the first argument
+types: Any = numba.types
 
 
 def _newest_source() -> tuple[float, int]:

@@ -28,7 +28,7 @@ from rpucluster.kernels.base import (
     lines_of,
     overflow_message,
 )
-from rpucluster.rng import Float32, Key, UInt32, normals, philox
+from rpucluster.rng import Float32, Key, UInt32, block_normals, normals, philox
 
 F32 = np.float32
 SLOTS = np.uint32(0x7FFFFFFF)
@@ -189,11 +189,11 @@ def _apply_sample(
         near = np.where(
             down, (old - ahead < low) | (old + behind > high), (old + ahead > high) | (old - behind < low)
         )
-        for k in np.flatnonzero(near & (n > 1)):
-            cell = i * w.shape[1] + int(hit[k])
-            w[i, hit[k]] = _replay(
-                old[k], int(n[k]), bool(down[k]), step[k], low[k], high[k], std, keys[REPLAY_KEY], sample, cell
-            )
+        again = np.flatnonzero(near & (n > 1))
+        w[i, hit[again]] = _replay(
+            old[again], n[again], down[again], step[again], low[again], high[again],
+            std, keys[REPLAY_KEY], sample, i * w.shape[1] + hit[again],
+        )  # fmt: skip
 
 
 def _apply_batch(
@@ -215,27 +215,30 @@ def _apply_batch(
     noise = std * np.sqrt(up * cells.step_up + down * cells.step_down)
     new = np.minimum(np.maximum(w + ((up - down) + noise * z), cells.lower), cells.upper)
     near = (w + (up * ahead + down * behind) > cells.upper) | (w - (down * ahead + up * behind) < cells.lower)
-    for i, j in zip(*np.nonzero(near & (n_up + n_down > 1)), strict=True):
-        here = w[i, j]
-        for b in range(len(counts)):
-            falls = bool(lowers[b, i, j])
-            here = _replay(
-                here, int(counts[b, i, j]), falls, cells.step_down[i, j] if falls else cells.step_up[i, j],
-                cells.lower[i, j], cells.upper[i, j], std, keys[REPLAY_KEY],
-                first_sample + b, int(i) * w.shape[1] + int(j),
-            )  # fmt: skip
-        new[i, j] = here
+    again = near & (n_up + n_down > 1)
+    here = w[again]
+    for b in range(len(counts)):
+        falls = lowers[b][again]
+        here = _replay(
+            here, counts[b][again], falls, np.where(falls, cells.step_down[again], cells.step_up[again]),
+            cells.lower[again], cells.upper[again], std, keys[REPLAY_KEY], first_sample + b, np.flatnonzero(again),
+        )  # fmt: skip
+    new[again] = here
     w[:] = np.where(n_up + n_down > 0, new, w)
 
 
 def _replay(
-    w: F32, n: int, lowers: bool, step: F32, low: F32, high: F32, std: F32, key: Key, sample: int, cell: int
-) -> F32:
-    """n pulses one by one, the weight clipped after each; pulse m takes normal 32 * cell + m."""
-    noise = normals(key, n, sample, first=32 * cell) if std > 0 else np.zeros(n, F32)
-    for z in noise:
+    w: Float32, n: NDArray[Any], lowers: NDArray[Any], step: Float32, low: Float32, high: Float32,
+    std: F32, key: Key, sample: int, cell: NDArray[Any],
+) -> Float32:
+    """Weights after n pulses one by one, clipped after each; pulse m of a cell takes normal 32 * cell + m."""
+    for m in range(int(n.max(initial=0))):
+        z = np.zeros(len(w), F32)
+        if std > 0:
+            z = block_normals(philox((cell * 8 + m // 4, sample & 0xFFFFFFFF, sample >> 32, 0), key))[m % 4]
         amount = step * (F32(1) + std * z)
-        w = min(max(w - amount if lowers else w + amount, low), high)
+        moved = np.minimum(np.maximum(np.where(lowers, w - amount, w + amount), low), high)
+        w = np.where(n > m, moved, w)
     return w
 
 

@@ -1,0 +1,207 @@
+"""Messages between the processes that host accelerators: plain arrays over sockets, without a thread.
+
+A Ray call costs about a millisecond, which a step of a small network cannot afford dozens of times.  So the
+hosts of a plan connect to each other once and then talk directly.  A host that waits for a message keeps
+reading all of its connections, and so does one whose message finds a full socket; no order of large messages
+can therefore block two hosts on each other.  Nothing is pickled, and a connection that does not start with
+the token of this pool is closed.
+"""
+
+import hmac
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rpucluster.errors import AcceleratorError
+
+Tag = tuple[int, int, int]
+"""Performance of a program, operation, giving accelerator."""
+Address = tuple[str, int]
+
+_HELLO = struct.Struct("<32sI")  # token, number of the host
+_HEAD = struct.Struct("<QQQQ")  # tag, bytes that follow
+_DTYPES = ("<f4", "<i8")
+_CHUNK = 1 << 20
+
+
+class PeerLostError(AcceleratorError):
+    """The host at the other end closed its connection; why, only that host knows."""
+
+
+@dataclass(kw_only=True)
+class _Peer:
+    """One connection and what has arrived on it but is not yet whole."""
+
+    host: int
+    socket: socket.socket
+    arrived: bytearray = field(default_factory=bytearray)
+
+
+class Exchange:
+    """The connections of one host to the others; `connect` them before the first message.
+
+    `token` is a secret of 32 bytes that all hosts of a pool share.
+    """
+
+    def __init__(self, host: int, token: bytes, interface: str = "127.0.0.1") -> None:
+        self._host, self._token = host, token
+        self._listener = socket.create_server((interface, 0))
+        self.address: Address = self._listener.getsockname()[:2]
+        self._peers: dict[int, _Peer] = {}
+        self._inbox: dict[Tag, Any] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def connect(self, addresses: Mapping[int, Address], timeout_s: float = 60.0) -> None:
+        """Join the hosts at `addresses`: call those of smaller number, answer those of larger number.
+
+        Raises `AcceleratorError` where one does not answer in time.
+        """
+        others = {host: address for host, address in addresses.items() if host != self._host}
+        try:
+            for host in sorted(others):
+                if host < self._host:
+                    link = socket.create_connection(others[host], timeout=timeout_s)
+                    link.sendall(_HELLO.pack(self._token, self._host))
+                    self._add(host, link)
+            deadline = time.monotonic() + timeout_s
+            while len(self._peers) < len(others):
+                self._listener.settimeout(max(0.001, deadline - time.monotonic()))
+                self._answer(timeout_s)
+        except OSError as error:
+            missing = sorted(set(others) - set(self._peers))
+            raise AcceleratorError(f"host {self._host} could not reach hosts {missing}: {error}") from None
+        finally:
+            self._listener.close()
+
+    def send(self, host: int, tag: Tag, payload: Any) -> None:
+        """Give a payload to another host.  Raises `PeerLostError` where it is gone."""
+        peer = self._peers[host]
+        body = _encode(payload)
+        rest = memoryview(_HEAD.pack(*tag, len(body)) + body)
+        while rest:
+            try:
+                rest = rest[peer.socket.send(rest) :]
+            except BlockingIOError:
+                self._selector.modify(peer.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, peer)
+                self._read_ready(None)
+                self._selector.modify(peer.socket, selectors.EVENT_READ, peer)
+            except OSError:
+                raise _lost(peer) from None
+
+    def receive(self, tag: Tag, timeout_s: float) -> Any:
+        """Wait for a payload.  Raises `PeerLostError` where a host is gone and `AcceleratorError` after `timeout_s`."""
+        if tag not in self._inbox:
+            deadline = time.monotonic() + timeout_s
+            while tag not in self._inbox:
+                if not self._read_ready(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                    raise AcceleratorError(
+                        f"nothing came from accelerator {tag[2]} for {timeout_s:g} s; its process hangs or is starved"
+                    )
+        return self._inbox.pop(tag)
+
+    def close(self) -> None:
+        """Close every connection; the others learn of it at their next message."""
+        self._listener.close()
+        for peer in self._peers.values():
+            peer.socket.close()
+        self._peers.clear()
+        self._selector.close()
+
+    def _answer(self, timeout_s: float) -> None:
+        link, _ = self._listener.accept()
+        link.settimeout(timeout_s)
+        hello = b""
+        while len(hello) < _HELLO.size:
+            more = link.recv(_HELLO.size - len(hello))
+            if not more:
+                break
+            hello += more
+        if len(hello) == _HELLO.size:
+            token, host = _HELLO.unpack(hello)
+            if hmac.compare_digest(token, self._token):
+                self._add(host, link)
+                return
+        link.close()
+
+    def _add(self, host: int, link: socket.socket) -> None:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.setblocking(False)
+        peer = _Peer(host=host, socket=link)
+        self._peers[host] = peer
+        self._selector.register(link, selectors.EVENT_READ, peer)
+
+    def _read_ready(self, timeout_s: float | None) -> bool:
+        """Take in what has arrived on any connection; waits for the first of it."""
+        ready = self._selector.select(timeout_s)
+        for key, events in ready:
+            if events & selectors.EVENT_READ:
+                self._read(key.data)
+        return bool(ready)
+
+    def _read(self, peer: _Peer) -> None:
+        try:
+            piece = peer.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            raise _lost(peer)
+        peer.arrived += piece
+        at = 0
+        while len(peer.arrived) - at >= _HEAD.size:
+            *tag, size = _HEAD.unpack_from(peer.arrived, at)
+            end = at + _HEAD.size + size
+            if len(peer.arrived) < end:
+                break
+            body = bytes(memoryview(peer.arrived)[at + _HEAD.size : end])
+            self._inbox[(tag[0], tag[1], tag[2])] = _decode(body)
+            at = end
+        if at:
+            del peer.arrived[:at]
+
+
+def _lost(peer: _Peer) -> PeerLostError:
+    return PeerLostError(f"the process of host {peer.host} closed its connection")
+
+
+def _encode(payload: Any) -> bytes:
+    """A payload as bytes: an array, or a tuple of arrays, integers and None."""
+    parts = payload if isinstance(payload, tuple) else (payload,)
+    pieces = [struct.pack("<?B", isinstance(payload, tuple), len(parts))]
+    for part in parts:
+        if part is None:
+            pieces.append(b"n")
+        elif isinstance(part, int):
+            pieces.append(struct.pack("<cq", b"i", part))
+        else:
+            kind = _DTYPES.index(part.dtype.str)
+            pieces.append(struct.pack(f"<cBB{part.ndim}Q", b"a", kind, part.ndim, *part.shape))
+            pieces.append(np.ascontiguousarray(part).tobytes())
+    return b"".join(pieces)
+
+
+def _decode(body: bytes) -> Any:
+    several, count = struct.unpack_from("<?B", body)
+    at, parts = 2, []
+    for _ in range(count):
+        code, at = body[at : at + 1], at + 1
+        if code == b"n":
+            parts.append(None)
+        elif code == b"i":
+            parts.append(struct.unpack_from("<q", body, at)[0])
+            at += 8
+        else:
+            kind, ndim = struct.unpack_from("<BB", body, at)
+            shape = struct.unpack_from(f"<{ndim}Q", body, at + 2)
+            at += 2 + 8 * ndim
+            array = np.frombuffer(body, _DTYPES[kind], count=int(np.prod(shape)), offset=at).reshape(shape)
+            parts.append(array)
+            at += array.nbytes
+    return tuple(parts) if several else parts[0]

@@ -1,0 +1,174 @@
+"""The GPU kernels: CUDA sources compiled by CuPy, behind the `Kernels` interface.
+
+The sources use integer operations and + - * / sqrt only, and are compiled without fused multiply-add, so that an
+update has the bits of the CPU's.  What launches them is passed in, so that tests can run the same sources and the
+same code around them on the CPU.
+"""
+
+from collections.abc import Callable
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rpucluster import rng
+from rpucluster.devices import Cells
+from rpucluster.errors import NumericalError
+from rpucluster.kernels.base import (
+    FIXED_BITS,
+    FIXED_LIMIT,
+    ReadRule,
+    ReadTotals,
+    Tiling,
+    UpdateRule,
+    UpdateTotals,
+    input_message,
+    overflow_message,
+)
+
+OPTIONS = ("--std=c++14", "--fmad=false")
+SOURCES = ("random.cu", "update.cu", "read.cu")
+_THREADS = 128
+
+Launcher = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
+"""Called with grid, block and arguments, as CuPy's kernels are."""
+
+
+def source() -> str:
+    """The CUDA program: constants of `rpucluster.rng`, then the sources."""
+    constants = {"LN2_HIGH": rng.LN2_HIGH, "LN2_LOW": rng.LN2_LOW, "EIGHTH_TURN": rng.EIGHTH_TURN}
+    for name, values in (("LOG", rng.LOG), ("SIN", rng.SIN), ("COS", rng.COS)):
+        constants |= {f"{name}{power}": value for power, value in enumerate(values)}
+    # nine digits name a float32 exactly
+    lines = [f"#define {name} ({np.float32(value):.9g}f)" for name, value in constants.items()]
+    folder = resources.files(__package__)
+    return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
+
+
+def cuda_kernels(cupy: ModuleType) -> "CudaKernels":
+    """The kernels, compiled for the current GPU at their first launch (CuPy keeps them on disk)."""
+    module = cupy.RawModule(code=source(), options=OPTIONS)
+    return CudaKernels(cupy, module.get_function)
+
+
+class CudaKernels:
+    """Kernels for arrays of ``xp``; ``function`` gives the launcher of a kernel by name."""
+
+    name = "cuda"
+
+    def __init__(self, xp: Any, function: Callable[[str], Launcher]) -> None:
+        self._xp = xp
+        self._function = function
+
+    def pulsed_update(
+        self, weights: Any, cells: Cells, tiling: Tiling, keys: Any, x: Any, d: Any,
+        lr: float, first_sample: int, rule: UpdateRule,
+    ) -> UpdateTotals:  # fmt: skip
+        """Fire the pulse trains of a batch."""
+        xp, samples, table = self._xp, np.int32(len(x)), tiling.table
+        each = tiling.tiles * len(x)
+        slots, status = xp.zeros(each, "i4"), xp.zeros(1, "i4")
+        gains, totals = xp.zeros((2, each), "f4"), xp.zeros((2, each), "u8")
+        coincidences = xp.zeros(1, "u8")
+        self._launch("update_gains", (each,), (32,), (
+            table, x, d, samples, np.int32(tiling.cols), np.int32(tiling.rows), np.float32(lr),
+            np.float32(rule.dw_min), np.int32(rule.bit_length), np.int32(rule.update_management),
+            np.int32(rule.dynamic_bit_length), slots, gains[0], gains[1], status,
+        ))  # fmt: skip
+        words = []
+        sides = ((x, tiling.cols, tiling.tile_cols), (d, tiling.rows, tiling.tile_rows))
+        for is_d, (values, lines, padded) in enumerate(sides):
+            words.append(xp.empty((each, padded), "u4"))
+            self._launch("update_trains", (each, _parts(padded, _THREADS)), (_THREADS,), (
+                table, keys, values, samples, np.int32(lines), np.int32(is_d), np.int32(padded), slots, gains[is_d],
+                np.int64(first_sample), words[is_d], totals[is_d], status,
+            ))  # fmt: skip
+        if rule.noise_per_batch:
+            name, rows, block = "update_per_batch", tiling.tile_rows * tiling.tile_cols, (_THREADS,)
+        else:
+            name, rows, block = "update_per_sample", tiling.tile_rows, (32, 4)
+        self._launch(name, (tiling.tiles, _parts(rows, block[-1])), block, (
+            weights, *cells, table, keys, *words, samples, np.int32(tiling.tile_rows), np.int32(tiling.tile_cols),
+            np.int64(first_sample), np.float32(rule.dw_min_std), np.float32(rule.reach_ahead),
+            np.float32(rule.reach_behind), coincidences, status,
+        ))  # fmt: skip
+        if int(status[0]):
+            raise NumericalError(input_message())
+        expected = slots * (totals[0] * 2.0**-32) * (totals[1] * 2.0**-32)
+        return UpdateTotals(int(slots.sum()), int(coincidences[0]), float(expected.sum()), each)
+
+    def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
+        """``w -= (lr * d) x``, one sample after the other."""
+        if not bool(self._xp.isfinite(x).all() & self._xp.isfinite(d).all()):
+            raise NumericalError(input_message())
+        grid = (tiling.tiles, _parts(tiling.tile_rows * tiling.tile_cols, _THREADS))
+        self._launch("update_exact", grid, (_THREADS,), (
+            weights, tiling.table, x, d, np.int32(len(x)), np.int32(tiling.cols), np.int32(tiling.rows),
+            np.float32(lr),
+        ))  # fmt: skip
+        return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
+
+    def read(
+        self, weights: Any, tiling: Tiling, keys: Any, lines: Any, first_sample: int, rule: ReadRule, backward: bool
+    ) -> ReadTotals:
+        """Analog products, summed over tiles in fixed point."""
+        xp, table, samples, back = self._xp, tiling.table, np.int32(len(lines)), np.int32(backward)
+        each = tiling.tiles * len(lines)
+        (width, padded_in), (out, padded_out) = _lines(tiling, backward)
+        scale, v, y = xp.empty(each, "f4"), xp.empty((each, padded_in), "f4"), xp.empty((each, padded_out), "f4")
+        pending, saturated, status = xp.empty(each, "i4"), xp.empty(each, "i4"), xp.zeros(1, "i4")
+        repeats, sums = xp.zeros(1, "u8"), xp.zeros((len(lines), out), "i8")
+        quantise = rule.output_levels > 0
+        step = np.float32(rule.output_bound / rule.output_levels if quantise else 1)
+        limit = np.float32(rule.output_levels if quantise else rule.output_bound)
+        for repeat in range(rule.rounds + 1):
+            self._launch("read_convert", (each,), (32,), (
+                table, lines, samples, np.int32(width), np.int32(padded_in), back, np.int32(rule.abs_max),
+                np.float32(rule.input_levels), np.int32(repeat), scale, pending, saturated, repeats, v, status,
+            ))  # fmt: skip
+            self._launch("read_product", (each, _parts(padded_out, 128 if backward else 4)), (32, 4), (
+                weights, table, keys, v, samples, np.int32(padded_in), np.int32(padded_out), back,
+                np.int64(first_sample), np.float32(rule.read_noise), np.int32(quantise), step, limit,
+                np.int32(repeat), pending, saturated, y,
+            ))  # fmt: skip
+            self._launch("read_add", (each, _parts(padded_out, _THREADS)), (_THREADS,), (
+                table, samples, np.int32(out), np.int32(padded_out), back, np.int32(repeat == rule.rounds), y, scale,
+                pending, saturated, sums, status,
+            ))  # fmt: skip
+        self._check(status, sums)
+        return ReadTotals(sums, each, int(repeats[0]))
+
+    def exact_read(self, weights: Any, tiling: Tiling, lines: Any, backward: bool) -> ReadTotals:
+        """Products without converters or noise, summed over tiles in fixed point."""
+        each = tiling.tiles * len(lines)
+        (width, _), (out, padded_out) = _lines(tiling, backward)
+        sums, status = self._xp.zeros((len(lines), out), "i8"), self._xp.zeros(1, "i4")
+        if not bool(self._xp.isfinite(lines).all()):
+            raise NumericalError(input_message())
+        self._launch("read_exact", (each, _parts(padded_out, 128 if backward else 4)), (32, 4), (
+            weights, tiling.table, lines, np.int32(len(lines)), np.int32(width), np.int32(out), np.int32(backward),
+            sums, status,
+        ))  # fmt: skip
+        self._check(status, sums)
+        return ReadTotals(sums, each, 0)
+
+    def _launch(self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        self._function(name)(grid, block, arguments)
+
+    def _check(self, status: Any, sums: Any) -> None:
+        end = int(status[0])
+        if end == 2:
+            raise NumericalError(input_message())
+        if end or bool((abs(sums) >= int(FIXED_LIMIT) << FIXED_BITS).any()):
+            raise NumericalError(overflow_message())
+
+
+def _parts(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _lines(tiling: Tiling, backward: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(lines of the shard, of its largest tile) of the inputs and of the outputs."""
+    rows, cols = (tiling.rows, tiling.tile_rows), (tiling.cols, tiling.tile_cols)
+    return (rows, cols) if backward else (cols, rows)

@@ -1,0 +1,78 @@
+// Philox4x32-10 and Box-Muller with the bits of rpucluster.rng.  To be compiled without fused multiply-add:
+// every + - * / and sqrt is one IEEE rounding, in the order in which it is written.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+struct Block { u32 w[4]; };
+
+__device__ __forceinline__ Block philox(u32 c0, u64 sample, u32 round, const u32* key) {
+    u32 c1 = (u32)sample, c2 = (u32)(sample >> 32), c3 = round, k0 = key[0], k1 = key[1];
+    for (int r = 0; r < 10; ++r) {
+        u64 p0 = (u64)0xD2511F53u * c0, p1 = (u64)0xCD9E8D57u * c2;
+        c0 = (u32)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (u32)p1;
+        c2 = (u32)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (u32)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    Block block = {{c0, c1, c2, c3}};
+    return block;
+}
+
+// One of the two normals that a pair of words makes: the cosine if `second` is 0, the sine if it is 1.
+__device__ __forceinline__ float box_muller(u32 radius_word, u32 angle_word, int second) {
+    float scaled = (float)(int)(radius_word >> 9) + 0.5f;
+    int bits = __float_as_int(scaled);
+    int exponent = (bits - 0x3F3504F3) >> 23;
+    float f = __int_as_float(bits - exponent * (1 << 23)) - 1.0f;
+    float e = (float)(exponent - 23);
+    float f2 = f * f;
+    float p = LOG7;
+    p = p * f + LOG6;
+    p = p * f + LOG5;
+    p = p * f + LOG4;
+    p = p * f + LOG3;
+    p = p * f + LOG2;
+    p = p * f + LOG1;
+    p = p * f + LOG0;
+    float tail = (f2 * f) * p - 0.5f * f2 + e * LN2_LOW;
+    float log = e * LN2_HIGH + (f + tail);
+    float radius = sqrtf(log * -2.0f);
+    int position = (int)(angle_word << 2) >> 8;
+    float a = ((float)position + 0.5f) * EIGHTH_TURN;
+    float t = a * a;
+    float sine = a + (a * t) * ((SIN2 * t + SIN1) * t + SIN0);
+    float cosine = (1.0f - 0.5f * t) + (t * t) * ((COS2 * t + COS1) * t + COS0);
+    int quarter = (int)(angle_word >> 30);
+    // turned by 0 to 3 quarters: (c, s), (-s, c), (-c, -s), (s, -c)
+    float side = (quarter + second) & 1 ? sine : cosine;
+    bool negative = second ? quarter >= 2 : quarter == 1 || quarter == 2;
+    return radius * (negative ? -side : side);
+}
+
+// Normal number i of a stream at (sample, round).
+__device__ __forceinline__ float normal(u32 i, u64 sample, u32 round, const u32* key) {
+    Block b = philox(i >> 2, sample, round, key);
+    return (i & 2) ? box_muller(b.w[2], b.w[3], i & 1) : box_muller(b.w[0], b.w[1], i & 1);
+}
+
+struct Tile { i64 offset, rows, cols, row0, col0; };
+
+__device__ __forceinline__ Tile tile_at(const i64* table, int t) {
+    const i64* r = table + 5 * (i64)t;
+    Tile tile = {r[0], r[1], r[2], r[3], r[4]};
+    return tile;
+}
+
+// Largest magnitude of n numbers, as bits, over the lanes of a warp; at or above INFINITY_BITS if not all are finite.
+#define WARP 0xFFFFFFFFu
+#define INFINITY_BITS 0x7F800000
+__device__ __forceinline__ int peak_bits(const float* values, i64 n) {
+    int peak = 0;
+    for (i64 j = threadIdx.x; j < n; j += 32) peak = max(peak, __float_as_int(values[j]) & 0x7FFFFFFF);
+    for (int distance = 16; distance > 0; distance >>= 1) peak = max(peak, __shfl_xor_sync(WARP, peak, distance));
+    return peak;
+}
