@@ -41,6 +41,8 @@ class DataSource(Protocol):
     def train_samples(self) -> int | None: ...
     @property
     def test_samples(self) -> int | None: ...
+    @property
+    def nudge(self) -> float: ...
 
 
 class Network(Protocol):
@@ -83,7 +85,7 @@ def load_data(source: DataSource) -> Dataset:
     from 0; integers in the lists must be 0 to 255 and are divided by 255, floats are taken as they are; the
     test set is the file `test_path`, or the last `test_fraction` in file order.  Relative paths start from
     the current directory, and ``~`` is the home directory.  `train_samples` and `test_samples` keep the first
-    so many.
+    so many; a `nudge` above 0 then adds the training images shifted four ways.
 
     Raises `DataError` for files that are missing, truncated or of the wrong kind, and `MissingPackageError`
     where scikit-learn is needed and not there.
@@ -100,14 +102,36 @@ def load_data(source: DataSource) -> Dataset:
     train_x, train_y, test_x, test_y, classes = samples
     train = _limit("train_samples", source.train_samples, len(train_y), source.name)
     test = _limit("test_samples", source.test_samples, len(test_y), source.name)
+    train_x, train_y = _kept(train_x[:train]), _kept(train_y[:train])
+    if source.nudge:
+        train_x, train_y = _kept(nudged(train_x, source.nudge)), _kept(np.tile(train_y, 5))
     return Dataset(
         name=source.name,
-        train_x=_kept(train_x[:train]),
-        train_y=_kept(train_y[:train]),
+        train_x=train_x,
+        train_y=train_y,
         test_x=_kept(test_x[:test]),
         test_y=_kept(test_y[:test]),
         classes=classes,
     )
+
+
+def nudged(images: Floats, pixels: float) -> Floats:
+    """Square images and, after them, each image shifted by part of a pixel down, up, right and left.
+
+    `images` has the shape (samples, side * side), the result (5 * samples, side * side).  Shifting interpolates
+    linearly between neighbours; what comes in from outside is 0.
+    """
+    side = math.isqrt(images.shape[1])
+    square = images.reshape(-1, side, side)
+    copies = [square]
+    for dim in (1, 2):
+        for step in (1, -1):
+            whole = np.roll(square, step, axis=dim)
+            edge: list[slice | int] = [slice(None)] * 3
+            edge[dim] = 0 if step == 1 else -1
+            whole[tuple(edge)] = 0
+            copies.append(np.float32(1 - pixels) * square + np.float32(pixels) * whole)
+    return np.concatenate(copies).reshape(-1, images.shape[1])
 
 
 def check_against(model: Network, dataset: Dataset) -> None:

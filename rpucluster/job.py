@@ -163,10 +163,14 @@ class DataSpec(Spec):
     """Trains on the first so many samples only; left out, on all."""
     test_samples: Count | None = None
     """Tests on the first so many samples only; left out, on all."""
+    nudge: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """``digits`` and ``mnist``: adds four copies of every training image, shifted by this part of a pixel up,
+    down, left and right, so an epoch has five times as many samples; 0 adds none."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         belongs: dict[str, tuple[str, ...]] = {"path": ("mnist", "parquet")}
+        belongs["nudge"] = ("digits", "mnist")
         belongs |= dict.fromkeys(("image_column", "label_column", "test_path", "test_fraction"), ("parquet",))
         for key, names in belongs.items():
             if self.name not in names and getattr(self, key) != type(self).model_fields[key].default:

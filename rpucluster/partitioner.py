@@ -188,10 +188,7 @@ def partition(job: Job, cluster: Cluster) -> Plan:
             f"{chip.tile_cols} tile, so none can be split; write 1 or lower [accelerator] tile_rows and tile_cols"
         )
     stages = _balance(grids, job, cluster)
-    candidates = [
-        [_layer_plan(i, layer, stages[i], grids[i], split, job, cluster) for split in _allowed(job, layer)]
-        for i, layer in enumerate(layers)
-    ]
+    candidates = [_candidates(i, layer, stages[i], grids[i], job, cluster) for i, layer in enumerate(layers)]
     plan = Plan(
         layers=tuple(_cheapest(candidates, job)),
         tensor=parallel.tensor,
@@ -227,9 +224,15 @@ def covers(have: Sequence[Range | None], need: Sequence[Range | None]) -> bool:
     )
 
 
-def _allowed(job: Job, layer: DenseLayer) -> tuple[Split, ...]:
+def _candidates(
+    index: int, layer: DenseLayer, stage: int, grid: tuple[int, int], job: Job, cluster: Cluster
+) -> list[LayerPlan]:
+    """The layer under each split that is asked for; under ``auto``, those that use the most ranks."""
     asked = job.parallel.tensor_split if layer.tensor_split is None else layer.tensor_split
-    return ("output", "input") if asked == "auto" else (asked,)
+    splits: tuple[Split, ...] = ("output", "input") if asked == "auto" else (asked,)
+    plans = [_layer_plan(index, layer, stage, grid, split, job, cluster) for split in splits]
+    most = max(len(plan.holders) for plan in plans)
+    return [plan for plan in plans if len(plan.holders) == most]
 
 
 def _layer_plan(
@@ -322,7 +325,7 @@ def _balance(grids: Sequence[tuple[int, int]], job: Job, cluster: Cluster) -> li
 
 
 def _cheapest(candidates: Sequence[Sequence[LayerPlan]], job: Job) -> list[LayerPlan]:
-    """The splits that make the ranks exchange the fewest bits per sample.
+    """Of the candidates of each layer, those that make the ranks exchange the fewest bits per sample.
 
     Dynamic programming over the layers, since what a layer's split costs depends only on the split before it.
     Equal costs go to the plan whose fullest ranks hold fewer tiles.

@@ -38,8 +38,7 @@ def _launcher(library: ctypes.CDLL, name: str) -> Launcher:
 
     def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         values = [
-            np.uint64(argument.ctypes.data) if isinstance(argument, np.ndarray) else argument
-            for argument in arguments
+            np.uint64(argument.ctypes.data) if isinstance(argument, np.ndarray) else argument for argument in arguments
         ]
         held = [np.array([value]) for value in values]
         pointers = (ctypes.c_void_p * len(held))(*(array.ctypes.data for array in held))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rpucluster.report import charts, tilemap
+from rpucluster.report import charts, tilemap, timeline
 from rpucluster.report.colours import KIND_GROUPS, accelerator_colour, ink_on
 from rpucluster.report.html import MOST_LINKS, render, write_report
 from rpucluster.report.text import MOST_ROWS, print_plan, print_summary
@@ -185,7 +185,7 @@ def test_the_page_holds_any_text(tmp_path: Path) -> None:
 
 def test_a_script_cannot_begin_inside_the_figures(run: RunDirectory) -> None:
     events = [event | {"label": "</script><b>x"} for event in run.read_events()]
-    figure, _ = charts.timeline(events)
+    figure, _ = timeline.timeline(events)
     assert "&lt;/script&gt;&lt;b&gt;x" in figure.data[0].customdata[0]  # Plotly takes labels for HTML
     text = render(run)
     block = text[text.index('id="figures">') :]
@@ -199,17 +199,17 @@ def test_a_value_that_was_not_a_number_is_a_dash(tmp_path: Path) -> None:
 
 def test_what_is_left_out_of_the_timeline_is_said(run: RunDirectory) -> None:
     one = run.read_events()[0]
-    many = [one | {"op": n} for n in range(charts.MOST_EVENTS + 1)]
-    figure, note = charts.timeline(many)
+    many = [one | {"op": n} for n in range(timeline.MOST_EVENTS + 1)]
+    figure, note = timeline.timeline(many)
     assert note == "showing the first 6,000 of 6,001 operations of these, in the order of their start"
     assert sum(len(bar.x) for bar in figure.data if bar.type == "bar") == 6000
     wide = [one | {"accelerator": n} for n in range(33)]
-    assert charts.timeline(wide)[1] == "showing the first 32 of 33 accelerators"
-    assert charts.timeline(run.read_events())[1] == ""
+    assert timeline.timeline(wide)[1] == "showing the first 32 of 33 accelerators"
+    assert timeline.timeline(run.read_events())[1] == ""
 
 
 def test_an_empty_step_still_makes_a_page() -> None:
-    figure, note = charts.timeline([])
+    figure, note = timeline.timeline([])
     assert (len(figure.data), note) == (0, "")
     step = {
         "modelled_step_s": 0.0,
@@ -324,7 +324,7 @@ executor local, arrays numpy, seed 7, rpucluster 0.1.0, Python 3.11.7, NumPy
  update cycles                  36 k   of it training             4.5 s
  pulse slots                    15 k   of it evaluating          500 ms
  coincidences                  3,000   samples per wall second      533
- coincidences expected          3010
+ coincidences expected         3,010
 
 Where the step goes
 

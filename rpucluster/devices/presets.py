@@ -15,9 +15,7 @@ DEVICE_PRESETS: Mapping[str, Device] = MappingProxyType(
         # the combined model of the 2016 paper, with every spread at once
         "rpu-baseline": ConstantStep(),
         # the same step and bounds without any spread or noise: what stochastic pulses and bounds alone do
-        "ideal": ConstantStep(
-            dw_min_dtod=0.0, dw_min_std=0.0, w_max_dtod=0.0, w_min_dtod=0.0, up_down_dtod=0.0
-        ),
+        "ideal": ConstantStep(dw_min_dtod=0.0, dw_min_std=0.0, w_max_dtod=0.0, w_min_dtod=0.0, up_down_dtod=0.0),
         # aihwkit's preset of that name: the same 1200 steps on bounds of 1
         "gokmen-vlasov": ConstantStep(dw_min=0.0016, w_max=1.0, w_min=-1.0),
         "floating-point": FloatingPoint(),

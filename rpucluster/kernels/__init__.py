@@ -55,9 +55,7 @@ def warm_up(xp: ModuleType = np) -> None:
     kernels = for_module(xp)
     one = xp.ones(1, "f4")
     cells = Cells(step_up=one, step_down=one, lower=-one, upper=one)
-    tiling = Tiling(
-        table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1
-    )
+    tiling = Tiling(table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1)
     keys: Any = xp.zeros((1, 4, 2), "u4")
     line = xp.ones((1, 1), "f4")
     read = ReadRule(1, 1, 1.0, 1.0, True, 0)

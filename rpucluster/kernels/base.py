@@ -112,8 +112,16 @@ class Kernels(Protocol):
     name: str
 
     def pulsed_update(
-        self, weights: Any, cells: Cells, tiling: Tiling, keys: Any, x: Any, d: Any,
-        lr: float, first_sample: int, rule: UpdateRule,
+        self,
+        weights: Any,
+        cells: Cells,
+        tiling: Tiling,
+        keys: Any,
+        x: Any,
+        d: Any,
+        lr: float,
+        first_sample: int,
+        rule: UpdateRule,
     ) -> UpdateTotals:
         """Fire the pulse trains of a batch: x float32 (B, cols), d float32 (B, rows); weights change in place."""
         ...  # fmt: skip

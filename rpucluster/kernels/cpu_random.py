@@ -153,3 +153,17 @@ def fill_normals(out: Any, first_block: int, blocks: int, k0: Any, k1: Any, samp
         out[4 * i + 1] = z1
         out[4 * i + 2] = z2
         out[4 * i + 3] = z3
+
+
+@compiled
+def listed_normals(out: Any, listed: Any, blocks: int) -> None:
+    """As `fill_normals`, but for blocks listed as uint64 (6, blocks): four counter words and two key words."""
+    index, low, high, round, key0, key1 = listed[0], listed[1], listed[2], listed[3], listed[4], listed[5]
+    for i in range(blocks):
+        w0, w1, w2, w3 = philox(index[i], low[i], high[i], round[i], key0[i], key1[i])
+        z0, z1 = normal_pair(w0, w1)
+        z2, z3 = normal_pair(w2, w3)
+        out[4 * i] = z0
+        out[4 * i + 1] = z1
+        out[4 * i + 2] = z2
+        out[4 * i + 3] = z3

@@ -4,7 +4,7 @@ The unit of work is one vector through one tile, in an order that depends on the
 large for the second-level cache get the products of a whole batch from BLAS instead; shape and batch size decide.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,18 @@ _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _SCALE, _LIMIT = 2.0**FIXED_BITS, np.float32(FIXED_LIMIT)
 _SUM_LIMIT = np.int64(int(FIXED_LIMIT) << FIXED_BITS)
 _REORDERED = {"reassoc", "nsz", "contract"}  # a fixed loop over a fixed shape still has one order
+
+
+class _Line(NamedTuple):
+    """One read direction: `ReadRule`'s numbers as float32."""
+
+    backward: bool
+    in_levels: Any
+    noise: Any
+    quantise: bool
+    step: Any
+    limit: Any
+    rounds: int
 
 
 def _forward_product(w: Any, rows: int, cols: int, v: Any, y: Any) -> None:
@@ -83,10 +95,11 @@ def convert_inputs(values: Any, factor: Any, levels: Any, out: Any) -> None:
 
 
 @compiled
-def _convert_outputs(y: Any, z: Any, noise: Any, quantise: bool, step: Any, limit: Any) -> bool:
+def _convert_outputs(y: Any, z: Any, line: Any) -> bool:
     """Noise and the ADC, in place; returns whether an output saturated."""
+    noise, step, limit = line.noise, line.step, line.limit
     over = 0
-    if quantise:
+    if line.quantise:
         for i in range(len(y)):
             code = np.rint((y[i] + noise * z[i]) / step)
             over += int(abs(code) > limit)
@@ -114,42 +127,65 @@ def _add_fixed(y: Any, factor: Any, sums: Any) -> bool:
 
 @compiled
 def _read_vector(
-    w: Any, rows: int, cols: int, values: Any, scale: Any, ready: bool, v: Any, y: Any, z: Any, sums: Any,
-    k0: Any, k1: Any, sample: int, backward: bool,
-    in_levels: Any, noise: Any, quantise: bool, step: Any, limit: Any, rounds: int,
+    w: Any,
+    rows: int,
+    cols: int,
+    values: Any,
+    scale: Any,
+    ready: bool,
+    v: Any,
+    y: Any,
+    z: Any,
+    key: Any,
+    sample: int,
+    line: Any,
 ) -> Any:
     """One vector through one tile; ``ready`` says that y holds the first product already.
 
-    Returns repeats and whether the sums stayed in range.
+    Returns what y is to be multiplied with, and the repeats.
     """
     factor = scale
     repeat = 0
     while True:
         if not ready or repeat > 0:
-            convert_inputs(values, factor, in_levels, v)
-            if backward:
+            convert_inputs(values, factor, line.in_levels, v)
+            if line.backward:
                 backward_product(w, rows, cols, v, y)
             else:
                 forward_product(w, rows, cols, v, y)
-        if noise > _ZERO:
-            fill_normals(z, 0, (len(y) + 31 >> 5) << 3, k0, k1, sample, repeat)
-        saturated = _convert_outputs(y, z, noise, quantise, step, limit)
-        if not saturated or repeat == rounds:
-            break
+        if line.noise > _ZERO:
+            fill_normals(z, 0, (len(y) + 31 >> 5) << 3, key[0], key[1], sample, repeat)
+        saturated = _convert_outputs(y, z, line)
+        if not saturated or repeat == line.rounds:
+            return factor, repeat
         repeat += 1
         factor = factor * _TWO
-    return repeat, _add_fixed(y, factor, sums)
 
 
 @compiled
 def read(
-    weights: Any, table: Any, keys: Any, lines: Any, sums: Any, first_sample: int, backward: bool, abs_max: bool,
-    in_levels: Any, noise: Any, quantise: bool, step: Any, limit: Any, rounds: int, ready: bool, products: Any,
+    weights: Any,
+    table: Any,
+    keys: Any,
+    lines: Any,
+    sums: Any,
+    first_sample: int,
+    backward: bool,
+    abs_max: bool,
+    in_levels: Any,
+    noise: Any,
+    quantise: bool,
+    step: Any,
+    limit: Any,
+    rounds: int,
+    ready: bool,
+    products: Any,
 ) -> Any:
     """Read all listed tiles for all samples into ``sums``; returns repeats and how it ended.
 
     With ``ready`` there is one tile, and ``products`` (B, lines out) holds its products.
     """
+    line = _Line(backward, in_levels, noise, quantise, step, limit, rounds)
     repeats = 0
     for t in range(len(table)):
         rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
@@ -166,13 +202,10 @@ def read(
             scale = bits_float(peak) if abs_max else _ONE
             if scale == _ZERO:
                 continue
-            more, fine = _read_vector(
-                w, rows, cols, values, scale, ready, v, products[b] if ready else own, z,
-                sums[b, first_out : first_out + out], keys[t, 0], keys[t, 1], first_sample + b, backward,
-                in_levels, noise, quantise, step, limit, rounds,
-            )
+            y = products[b] if ready else own
+            factor, more = _read_vector(w, rows, cols, values, scale, ready, v, y, z, keys[t], first_sample + b, line)
             repeats += more
-            if not fine:
+            if not _add_fixed(y, factor, sums[b, first_out : first_out + out]):
                 return repeats, OUT_OF_RANGE
     return repeats, FINE
 

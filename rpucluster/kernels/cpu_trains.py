@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from rpucluster.kernels.base import REPLAY_KEY
 from rpucluster.kernels.cpu_random import (
     compiled,
     float_bits,
@@ -59,13 +60,13 @@ def gains(x_peak: Any, d_peak: Any, lr: Any, dw_min: Any, bit_length: int, manag
 
 
 @compiled
-def make_trains(
-    values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, lines: Any, limits: Any, words: Any
-) -> Any:
-    """Pulse trains of the lines that can fire, compacted: their indices and words, both uint64.
+def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, scratch: Any) -> Any:
+    """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (3, lines + 9).
 
-    Returns how many lines and the sum of their 32-bit probabilities.
+    Row 0 gets their indices, row 1 the limits below which a word fires, row 2 the trains.  Returns how many lines
+    there are and the sum of their limits.
     """
+    lines, limits, words = scratch[0], scratch[1], scratch[2]
     count = 0
     total = _U0
     for j in range(len(values)):
@@ -75,14 +76,15 @@ def make_trains(
         limit = np.uint64(whole + np.int64(exact > np.float64(whole)))
         lines[count] = np.uint64(j)
         limits[count] = limit
-        words[count] = _U0
         total += limit
         count += int(p > _ZERO)
+    padded = count + 7 & ~7  # whole SIMD registers; what the surplus lanes hold is nobody's
+    words[:padded] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
     key0, key1 = np.uint64(k0), np.uint64(k1)
     for block in range((bits + 3) // 4):
         shift = np.uint64(4 * block)
-        for a in range(count):
+        for a in range(padded):
             w0, w1, w2, w3 = philox(lines[a] * np.uint64(8) + np.uint64(block), low, high, _U0, key0, key1)
             limit = limits[a]
             fired = np.uint64(w0 < limit) | np.uint64(w1 < limit) << _U1
@@ -98,17 +100,20 @@ def make_trains(
 def row_hits(planes: Any, x_words: Any, d_word: Any, row_start: int, cells: Any, counts: Any, start: int) -> Any:
     """Append the cells of one row that have a coincidence in one sample, in column order.
 
-    ``cells`` gets row_start + column, ``counts`` the coincidences with bit 31 set where they lower the weight.
-    Returns the new length of the two lists and the coincidences.
+    ``planes`` is flat uint64 (groups of 64 columns, slots).  ``cells`` gets row_start + column, ``counts`` the
+    coincidences with bit 31 set where they lower the weight.  Returns the new length of the lists and the sum of
+    the coincidences.
     """
     hits = start
     total = 0
     slots = d_word & SLOTS
-    for group in range(planes.shape[0]):
+    groups = (len(x_words) + 63) >> 6
+    length = len(planes) // groups
+    for group in range(groups):
         columns = _U0
         rest = np.uint64(slots)
         while rest != _U0:
-            columns |= planes[group, lowest_bit(rest)]
+            columns |= planes[group * length + lowest_bit(rest)]
             rest &= rest - _U1
         while columns != _U0:
             j = 64 * group + lowest_bit(columns)
@@ -124,16 +129,17 @@ def row_hits(planes: Any, x_words: Any, d_word: Any, row_start: int, cells: Any,
 
 @compiled
 def replay(
-    w: Any, n: int, lowers: bool, step: Any, low: Any, high: Any, std: Any, k0: Any, k1: Any, sample: int, cell: int
+    w: Any, n: int, lowers: bool, step: Any, low: Any, high: Any, std: Any, keys: Any, sample: int, cell: int
 ) -> Any:
     """The weight after n pulses one by one, each with its own noise and clipped to the bounds."""
     s0, s1 = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
+    k0, k1 = np.uint64(keys[REPLAY_KEY, 0]), np.uint64(keys[REPLAY_KEY, 1])
     z0 = z1 = z2 = z3 = _ZERO
     for pulse in range(n):
         lane = pulse & 3
         if lane == 0 and std > _ZERO:
             block = np.uint64(cell) * np.uint64(8) + np.uint64(pulse >> 2)
-            w0, w1, w2, w3 = philox(block, s0, s1, _U0, np.uint64(k0), np.uint64(k1))
+            w0, w1, w2, w3 = philox(block, s0, s1, _U0, k0, k1)
             z0, z1 = normal_pair(w0, w1)
             z2, z3 = normal_pair(w2, w3)
         z = z0 if lane == 0 else (z1 if lane == 1 else (z2 if lane == 2 else z3))

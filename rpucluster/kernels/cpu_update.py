@@ -6,20 +6,13 @@ nothing, since rows do not interact.  The planes of the slots in which a row fir
 without a look at the other cells; their noise is made in SIMD blocks and scattered.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels.base import BATCH_ROUND, COL0, COLS, D_KEY, NOISE_KEY, OFFSET, REPLAY_KEY, ROW0, ROWS, X_KEY
-from rpucluster.kernels.cpu_random import (
-    bits_float,
-    compiled,
-    fill_normals,
-    lowest_bit,
-    normal_pair,
-    philox,
-    popcount,
-)
+from rpucluster.devices import Cells
+from rpucluster.kernels.base import BATCH_ROUND, COL0, COLS, D_KEY, NOISE_KEY, OFFSET, ROW0, ROWS, X_KEY
+from rpucluster.kernels.cpu_random import bits_float, compiled, fill_normals, listed_normals, lowest_bit, popcount
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, SLOTS, gains, make_trains, peak_bits, replay, row_hits
 
 _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -28,245 +21,313 @@ _U0, _U1 = np.uint64(0), np.uint64(1)
 _CHUNK = 1024  # hits whose noise is made together: enough for SIMD, few enough for the first-level cache
 
 
+class _Shard(NamedTuple):
+    """What an update changes and what it needs of each cell and tile."""
+
+    w: Any
+    cells: Any  # Cells of flat arrays
+    table: Any
+    keys: Any
+
+
+class _Trains(NamedTuple):
+    """The trains of a batch on one tile, in flat buffers that are long enough for every tile."""
+
+    planes: Any  # uint64 (B, groups of 64 columns, slots)
+    x_words: Any  # uint32 (B, cols)
+    d_words: Any  # uint32 (B, rows)
+
+
+class _Noise(NamedTuple):
+    """Step noise of a device: `UpdateRule`'s numbers as float32."""
+
+    std: Any
+    spread: Any  # float32 (32,): std * sqrt(n)
+    ahead: Any
+    behind: Any
+
+
+class _Hits(NamedTuple):
+    """Cells with coincidences, in the order in which they are applied; a group is one tile, row and sample."""
+
+    cells: Any  # int64: place in the weights
+    counts: Any  # uint32, bit 31 set where the weight falls
+    groups: Any  # int64 (4, groups + 1): first hit, first block of normals, tile, sample
+    blocks: Any  # uint64 (6, blocks): the four counter words and two key words of each block of normals
+    z: Any  # float32: the normals
+
+
 @compiled
-def _apply_hits(
-    w: Any, step_up: Any, step_down: Any, lower: Any, upper: Any, cells: Any, counts: Any, z: Any,
-    groups: int, group_start: Any, group_block: Any, group_sample: Any,
-    spread: Any, std: Any, ahead: Any, behind: Any, k0: Any, k1: Any,
-) -> None:
-    """Change the weights of listed hits, in order; a group is the hits of one row and sample."""
+def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> None:
+    """Change the weights of listed hits, in order."""
+    w, cells, z = shard.w, shard.cells, hits.z
+    if noise.std > _ZERO:
+        listed_normals(z, hits.blocks, blocks + 7 & ~7)  # whole SIMD registers
     for g in range(groups):
-        shift = 4 * group_block[g] - group_start[g]
-        for h in range(group_start[g], group_start[g + 1]):
-            cell = cells[h]
-            n = int(counts[h] & SLOTS)
-            lowers = counts[h] > SLOTS
-            old, low, high = w[cell], lower[cell], upper[cell]
-            step = step_down[cell] if lowers else step_up[cell]
+        first, stop = hits.groups[0, g], hits.groups[0, g + 1]
+        shift = 4 * hits.groups[1, g] - first
+        for h in range(first, stop):
+            cell = hits.cells[h]
+            n = int(hits.counts[h] & SLOTS)
+            lowers = hits.counts[h] > SLOTS
+            old, low, high = w[cell], cells.lower[cell], cells.upper[cell]
+            # both are loaded and one is selected: a branch on the sign would be mispredicted half of the time
+            step_up, step_down = cells.step_up[cell], cells.step_down[cell]
+            step = step_down if lowers else step_up
             pulses = np.float32(n)
-            amount = step * (pulses + spread[n] * z[shift + h])
-            new = old - amount if lowers else old + amount
+            amount = step * (pulses + noise.spread[n] * z[shift + h])
+            new = old + (-amount if lowers else amount)
             new = min(max(new, low), high)
-            if n > 1:
-                whole = pulses * step
-                up, down = whole * ahead, whole * behind
-                if lowers:
-                    up, down = down, up
-                if old + up > high or old - down < low:
-                    new = replay(old, n, lowers, step, low, high, std, k0, k1, group_sample[g], cell)
+            whole = pulses * step
+            up = whole * (noise.behind if lowers else noise.ahead)
+            down = whole * (noise.ahead if lowers else noise.behind)
+            if (n > 1) & ((old + up > high) | (old - down < low)):
+                t, sample = hits.groups[2, g], hits.groups[3, g]
+                in_tile = cell - shard.table[t, OFFSET]
+                new = replay(old, n, lowers, step, low, high, noise.std, shard.keys[t], sample, in_tile)
             w[cell] = new
 
 
 @compiled
-def _listed_normals(out: Any, index: Any, low: Any, high: Any, row: Any, blocks: int, k0: Any, k1: Any) -> None:
-    """As `fill_normals`, each block with its own counter."""
-    key0, key1 = np.uint64(k0), np.uint64(k1)
-    for i in range(blocks):
-        w0, w1, w2, w3 = philox(index[i], low[i], high[i], row[i], key0, key1)
-        z0, z1 = normal_pair(w0, w1)
-        z2, z3 = normal_pair(w2, w3)
-        out[4 * i] = z0
-        out[4 * i + 1] = z1
-        out[4 * i + 2] = z2
-        out[4 * i + 3] = z3
+def _list_hits(
+    hits: Any, listed: int, groups: int, blocks: int, shard: Any, t: int, trains: Any, first_sample: int, noise: Any
+) -> Any:
+    """List the hits of a tile, rows outside and samples inside, and apply the list whenever it is full.
 
-
-@compiled
-def _rows_per_sample(
-    w: Any, step_up: Any, step_down: Any, lower: Any, upper: Any, rows: int, cols: int,
-    planes: Any, x_words: Any, d_words: Any, keys: Any, first_sample: int,
-    spread: Any, std: Any, ahead: Any, behind: Any,
-) -> int:
-    """Apply the trains of a batch to one tile, sample after sample; returns the coincidences."""
-    samples = len(d_words)
-    room = _CHUNK + cols
-    cells, counts = np.empty(room, np.int64), np.empty(room, np.uint32)
-    group_start, group_block = np.zeros(room + 1, np.int64), np.empty(room, np.int64)
-    group_sample = np.empty(room, np.int64)
-    most = room + 8  # a group of h hits has at most h blocks
-    index, low, high = np.zeros(most, np.uint64), np.zeros(most, np.uint64), np.zeros(most, np.uint64)
-    row = np.zeros(most, np.uint64)
-    z = np.zeros(4 * most, np.float32)
-    hits = groups = blocks = coincidences = 0
-    k = keys
+    Returns hits, groups and blocks that are listed and not yet applied, and the coincidences of the tile.
+    """
+    rows, cols = shard.table[t, ROWS], shard.table[t, COLS]
+    samples = len(trains.d_words) // rows
+    width = len(trains.planes) // samples
+    key0, key1 = np.uint64(shard.keys[t, NOISE_KEY, 0]), np.uint64(shard.keys[t, NOISE_KEY, 1])
+    coincidences = 0
     for i in range(rows):
         for b in range(samples):
-            d_word = d_words[b, i]
+            d_word = trains.d_words[b * rows + i]
             if d_word & SLOTS == 0:
                 continue
-            start = hits
-            hits, n = row_hits(planes[b], x_words[b], d_word, i * cols, cells, counts, start)
-            if hits == start:
+            start = listed
+            listed, n = row_hits(
+                trains.planes[b * width : (b + 1) * width],
+                trains.x_words[b * cols : (b + 1) * cols],
+                d_word,
+                shard.table[t, OFFSET] + i * cols,
+                hits.cells,
+                hits.counts,
+                start,
+            )
+            if listed == start:
                 continue
             coincidences += n
             sample = first_sample + b
-            group_block[groups], group_sample[groups] = blocks, sample
-            for q in range((hits - start + 3) >> 2):
-                index[blocks], row[blocks] = np.uint64(q), np.uint64(i)
-                low[blocks], high[blocks] = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
+            hits.groups[1, groups], hits.groups[2, groups], hits.groups[3, groups] = blocks, t, sample
+            for q in range((listed - start + 3) >> 2):
+                block = hits.blocks
+                block[0, blocks], block[3, blocks] = np.uint64(q), np.uint64(i)
+                block[1, blocks], block[2, blocks] = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
+                block[4, blocks], block[5, blocks] = key0, key1
                 blocks += 1
             groups += 1
-            group_start[groups] = hits
-            if hits >= _CHUNK:
-                if std > _ZERO:
-                    _listed_normals(z, index, low, high, row, (blocks + 7) & ~7, k[NOISE_KEY, 0], k[NOISE_KEY, 1])
-                _apply_hits(
-                    w, step_up, step_down, lower, upper, cells, counts, z, groups, group_start, group_block,
-                    group_sample, spread, std, ahead, behind, k[REPLAY_KEY, 0], k[REPLAY_KEY, 1],
-                )
-                hits = groups = blocks = 0
-    if hits > 0:
-        if std > _ZERO:
-            _listed_normals(z, index, low, high, row, (blocks + 7) & ~7, k[NOISE_KEY, 0], k[NOISE_KEY, 1])
-        _apply_hits(
-            w, step_up, step_down, lower, upper, cells, counts, z, groups, group_start, group_block,
-            group_sample, spread, std, ahead, behind, k[REPLAY_KEY, 0], k[REPLAY_KEY, 1],
-        )
-    return coincidences
+            hits.groups[0, groups] = listed
+            if listed >= _CHUNK:
+                _apply_hits(shard, hits, groups, blocks, noise)
+                listed = groups = blocks = 0
+    return listed, groups, blocks, coincidences
 
 
 @compiled
-def _rows_per_batch(
-    w: Any, step_up: Any, step_down: Any, lower: Any, upper: Any, rows: int, cols: int,
-    planes: Any, x_words: Any, d_words: Any, keys: Any, first_sample: int, std: Any, ahead: Any, behind: Any,
-) -> int:
-    """Apply the trains of a batch to one tile, one draw of noise per cell; returns the coincidences."""
-    samples = len(d_words)
-    cells, counts = np.empty(cols, np.int64), np.empty(cols, np.uint32)
-    ups, downs = np.zeros(cols, np.int32), np.zeros(cols, np.int32)
-    crowded = np.zeros(cols, np.uint8)
-    z = np.zeros(cols + 40, np.float32)
+def _update_batch(shard: Any, t: int, trains: Any, first_sample: int, noise: Any, hits: Any, counts: Any) -> int:
+    """Apply the trains of a batch to one tile, one draw of noise per cell; returns the coincidences.
+
+    Works on some rows at a time; ``counts`` is int32 (3, cells of those): ups, downs, cells to be replayed.
+    """
+    rows, cols = shard.table[t, ROWS], shard.table[t, COLS]
+    x_words, d_words, keys = trains.x_words, trains.d_words, shard.keys[t]
+    samples = len(d_words) // rows
+    width = len(trains.planes) // samples
+    together = max(_CHUNK // cols, 1)
     coincidences = 0
-    for i in range(rows):
+    for top in range(0, rows, together):
+        bottom = min(top + together, rows)
         found = 0
-        for b in range(samples):
-            d_word = d_words[b, i]
-            if d_word & SLOTS == 0:
-                continue
-            hits, n = row_hits(planes[b], x_words[b], d_word, 0, cells, counts, 0)
-            found += n
-            for h in range(hits):
-                j, n_hit = cells[h], np.int32(counts[h] & SLOTS)
-                if counts[h] > SLOTS:
-                    downs[j] += n_hit
-                else:
-                    ups[j] += n_hit
+        for i in range(top, bottom):
+            for b in range(samples):
+                d_word = d_words[b * rows + i]
+                if d_word & SLOTS == 0:
+                    continue
+                planes = trains.planes[b * width : (b + 1) * width]
+                xs = x_words[b * cols : (b + 1) * cols]
+                listed, n = row_hits(planes, xs, d_word, (i - top) * cols, hits.cells, hits.counts, 0)
+                found += n
+                for h in range(listed):
+                    counts[int(hits.counts[h] > SLOTS), hits.cells[h]] += np.int32(hits.counts[h] & SLOTS)
         if found == 0:
             continue
         coincidences += found
-        start = i * cols
-        skip = start & 3
-        if std > _ZERO:
-            blocks = ((skip + cols + 3) >> 2) + 7 & ~7
+        size, in_tile = (bottom - top) * cols, top * cols
+        skip = in_tile & 3
+        if noise.std > _ZERO:
+            blocks = ((skip + size + 3) >> 2) + 7 & ~7
             fill_normals(
-                z, start >> 2, blocks, keys[NOISE_KEY, 0], keys[NOISE_KEY, 1], first_sample, BATCH_ROUND
+                hits.z, in_tile >> 2, blocks, keys[NOISE_KEY, 0], keys[NOISE_KEY, 1], first_sample, BATCH_ROUND
             )
-        near = _batch_row(
-            w[start : start + cols], step_up[start : start + cols], step_down[start : start + cols],
-            lower[start : start + cols], upper[start : start + cols], ups, downs, crowded, z[skip : skip + cols],
-            std, ahead, behind,
+        first = shard.table[t, OFFSET] + in_tile
+        part = Cells(
+            shard.cells.step_up[first : first + size],
+            shard.cells.step_down[first : first + size],
+            shard.cells.lower[first : first + size],
+            shard.cells.upper[first : first + size],
         )
-        if near > 0:
-            for j in range(cols):
-                cell = start + j
-                if crowded[j]:
-                    for b in range(samples):
-                        n = int(popcount(np.uint32(d_words[b, i] & x_words[b, j] & SLOTS)))
-                        lowers = (d_words[b, i] ^ x_words[b, j]) <= SLOTS
-                        w[cell] = replay(
-                            w[cell], n, lowers, step_down[cell] if lowers else step_up[cell], lower[cell], upper[cell],
-                            std, keys[REPLAY_KEY, 0], keys[REPLAY_KEY, 1], first_sample + b, cell,
-                        )
-        ups[:] = 0
-        downs[:] = 0
+        w, ups, downs, crowded = shard.w[first : first + size], counts[0, :size], counts[1, :size], counts[2, :size]
+        if _apply_counts(w, part, ups, downs, crowded, hits.z[skip : skip + size], noise) > 0:
+            for c in np.flatnonzero(crowded):
+                i, j, here = top + c // cols, c % cols, w[c]
+                for b in range(samples):
+                    x_word, d_word = x_words[b * cols + j], d_words[b * rows + i]
+                    n = int(popcount(np.uint32(d_word & x_word & SLOTS)))
+                    lowers = (d_word ^ x_word) <= SLOTS
+                    step = part.step_down[c] if lowers else part.step_up[c]
+                    sample = first_sample + b
+                    here = replay(
+                        here, n, lowers, step, part.lower[c], part.upper[c], noise.std, keys, sample, in_tile + c
+                    )
+                w[c] = here
+        counts[:, :size] = 0
     return coincidences
 
 
 @compiled
-def _batch_row(
-    w: Any, step_up: Any, step_down: Any, lower: Any, upper: Any, ups: Any, downs: Any, crowded: Any, z: Any,
-    std: Any, ahead: Any, behind: Any,
-) -> int:
-    """Apply the counts of a batch to one row, except to cells that must be replayed: marked, and how many."""
+def _apply_counts(w: Any, part: Any, ups: Any, downs: Any, crowded: Any, z: Any, noise: Any) -> int:
+    """Apply the counts of a batch, except to cells that must be replayed: marked, and how many."""
     near = 0
+    step_up, step_down, lower, upper = part.step_up, part.step_down, part.lower, part.upper
+    std, ahead, behind = noise.std, noise.ahead, noise.behind
     for j in range(len(w)):
         up, down = np.float32(ups[j]) * step_up[j], np.float32(downs[j]) * step_down[j]
         old, low, high = w[j], lower[j], upper[j]
-        near_bound = (old + (up * ahead + down * behind) > high) | (old - (down * ahead + up * behind) < low)
-        near_bound &= ups[j] + downs[j] > 1
-        noise = std * np.float32(np.sqrt(up * step_up[j] + down * step_down[j]))
-        new = old + ((up - down) + noise * z[j])
+        close = (old + (up * ahead + down * behind) > high) | (old - (down * ahead + up * behind) < low)
+        close &= ups[j] + downs[j] > 1
+        deviation = std * np.float32(np.sqrt(up * step_up[j] + down * step_down[j]))
+        new = old + ((up - down) + deviation * z[j])
         new = min(max(new, low), high)
-        w[j] = old if near_bound | (ups[j] + downs[j] == 0) else new
-        crowded[j] = near_bound
-        near += int(near_bound)
+        w[j] = old if close | (ups[j] + downs[j] == 0) else new
+        crowded[j] = close
+        near += int(close)
     return near
 
 
 @compiled
+def _fire(
+    xs: Any,
+    ds: Any,
+    keys: Any,
+    sample: int,
+    bits: int,
+    gain_x: Any,
+    gain_d: Any,
+    planes: Any,
+    x_words: Any,
+    d_words: Any,
+    scratch: Any,
+) -> float:
+    """Trains of one sample on one tile, into its part of the buffers; returns the expected coincidences."""
+    count, x_total = make_trains(xs, gain_x, bits, keys[X_KEY, 0], keys[X_KEY, 1], sample, scratch)
+    groups = (len(xs) + 63) >> 6
+    slots = len(planes) // groups
+    for a in range(count):
+        j, word = np.int64(scratch[0, a]), scratch[2, a]
+        x_words[j] = np.uint32(word)
+        rest = word & np.uint64(SLOTS)
+        while rest != _U0:
+            planes[(j >> 6) * slots + lowest_bit(rest)] |= _U1 << np.uint64(j & 63)
+            rest &= rest - _U1
+    count, d_total = make_trains(ds, gain_d, bits, keys[D_KEY, 0], keys[D_KEY, 1], sample, scratch)
+    for a in range(count):
+        d_words[np.int64(scratch[0, a])] = np.uint32(scratch[2, a])
+    return bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)
+
+
+@compiled
 def pulsed_update(
-    weights: Any, step_up: Any, step_down: Any, lower: Any, upper: Any, table: Any, keys: Any, x: Any, d: Any,
-    lr: Any, first_sample: int, bit_length: int, per_batch: bool, management: bool, dynamic: bool,
-    dw_min: Any, std: Any, ahead: Any, behind: Any,
+    weights: Any,
+    step_up: Any,
+    step_down: Any,
+    lower: Any,
+    upper: Any,
+    table: Any,
+    keys: Any,
+    x: Any,
+    d: Any,
+    lr: Any,
+    first_sample: int,
+    bit_length: int,
+    per_batch: bool,
+    management: bool,
+    dynamic: bool,
+    dw_min: Any,
+    std: Any,
+    ahead: Any,
+    behind: Any,
 ) -> Any:
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
     samples = len(x)
-    slots = coincidences = 0
-    expected = 0.0
+    for b in range(samples):
+        if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
+            return 0, 0, 0.0, False
     spread = np.empty(32, np.float32)
     for n in range(32):
         spread[n] = std * np.float32(np.sqrt(np.float32(n)))
+    noise = _Noise(std, spread, ahead, behind)
+    shard = _Shard(weights, Cells(step_up, step_down, lower, upper), table, keys)
+    most_rows, most_cols = table[:, ROWS].max(), table[:, COLS].max()
+    room = _CHUNK + most_cols  # a list ends when it is full, so after at most one more row
+    hits = _Hits(
+        np.empty(room, np.int64),
+        np.empty(room, np.uint32),
+        np.zeros((4, room + 1), np.int64),
+        np.zeros((6, room + 8), np.uint64),  # a group of h hits has at most h blocks
+        np.zeros(4 * (room + 8), np.float32),
+    )
+    counts = np.zeros((3, room if per_batch else 1), np.int32)
+    scratch = np.zeros((3, max(most_rows, most_cols) + 9), np.uint64)
+    planes = np.empty(samples * ((most_cols + 63) >> 6) * bit_length, np.uint64)
+    x_words, d_words = np.empty(samples * most_cols, np.uint32), np.empty(samples * most_rows, np.uint32)
+    slots = coincidences = listed = groups = blocks = 0
+    expected = 0.0
     for t in range(len(table)):
+        rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
+        width = ((cols + 63) >> 6) * bit_length
+        trains = _Trains(planes[: samples * width], x_words[: samples * cols], d_words[: samples * rows])
+        trains.planes[:] = _U0
+        trains.x_words[:] = 0
+        trains.d_words[:] = 0
         for b in range(samples):
-            xs = x[b, table[t, COL0] : table[t, COL0] + table[t, COLS]]
-            ds = d[b, table[t, ROW0] : table[t, ROW0] + table[t, ROWS]]
-            if peak_bits(xs) >= INFINITY_BITS or peak_bits(ds) >= INFINITY_BITS:
-                return 0, 0, 0.0, False
-    for t in range(len(table)):
-        rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
-        stop = start + rows * cols
-        longest = max(rows, cols)
-        lines, limits = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
-        words = np.empty(longest + 1, np.uint64)
-        planes = np.zeros((samples, (cols + 63) // 64, bit_length), np.uint64)
-        x_words = np.zeros((samples, cols), np.uint32)
-        d_words = np.zeros((samples, rows), np.uint32)
-        for b in range(samples):
-            xs = x[b, table[t, COL0] : table[t, COL0] + cols]
-            ds = d[b, table[t, ROW0] : table[t, ROW0] + rows]
+            xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
             x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
             bits, gain_x, gain_d = gains(x_peak, d_peak, lr, dw_min, bit_length, management, dynamic)
             slots += bits
-            if gain_x == _ZERO:
-                continue
-            sample = first_sample + b
-            count, x_total = make_trains(
-                xs, gain_x, bits, keys[t, X_KEY, 0], keys[t, X_KEY, 1], sample, lines, limits, words
-            )
-            for a in range(count):
-                j = np.int64(lines[a])
-                x_words[b, j] = np.uint32(words[a])
-                rest = words[a] & np.uint64(SLOTS)
-                while rest != _U0:
-                    planes[b, j >> 6, lowest_bit(rest)] |= _U1 << np.uint64(j & 63)
-                    rest &= rest - _U1
-            count, d_total = make_trains(
-                ds, gain_d, bits, keys[t, D_KEY, 0], keys[t, D_KEY, 1], sample, lines, limits, words
-            )
-            for a in range(count):
-                d_words[b, np.int64(lines[a])] = np.uint32(words[a])
-            expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)
-        cells = (weights[start:stop], step_up[start:stop], step_down[start:stop], lower[start:stop], upper[start:stop])
+            if gain_x > _ZERO:
+                expected += _fire(
+                    xs,
+                    ds,
+                    keys[t],
+                    first_sample + b,
+                    bits,
+                    gain_x,
+                    gain_d,
+                    trains.planes[b * width : (b + 1) * width],
+                    trains.x_words[b * cols : (b + 1) * cols],
+                    trains.d_words[b * rows : (b + 1) * rows],
+                    scratch,
+                )
         if per_batch:
-            coincidences += _rows_per_batch(
-                cells[0], cells[1], cells[2], cells[3], cells[4], rows, cols, planes, x_words, d_words, keys[t],
-                first_sample, std, ahead, behind,
-            )
+            coincidences += _update_batch(shard, t, trains, first_sample, noise, hits, counts)
         else:
-            coincidences += _rows_per_sample(
-                cells[0], cells[1], cells[2], cells[3], cells[4], rows, cols, planes, x_words, d_words, keys[t],
-                first_sample, spread, std, ahead, behind,
+            listed, groups, blocks, n = _list_hits(
+                hits, listed, groups, blocks, shard, t, trains, first_sample, noise
             )
+            coincidences += n
+    _apply_hits(shard, hits, groups, blocks, noise)
     return slots, coincidences, expected, True
 
 

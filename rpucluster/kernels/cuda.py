@@ -85,10 +85,10 @@ class CudaKernels:
                 np.int64(first_sample), words[is_d], totals[is_d], status,
             ))  # fmt: skip
         if rule.noise_per_batch:
-            name, rows, block = "update_per_batch", tiling.tile_rows * tiling.tile_cols, (_THREADS,)
+            name, threads, block = "update_per_batch", tiling.tile_rows * tiling.tile_cols, (_THREADS, 1)
         else:
-            name, rows, block = "update_per_sample", tiling.tile_rows, (32, 4)
-        self._launch(name, (tiling.tiles, _parts(rows, block[-1])), block, (
+            name, threads, block = "update_per_sample", 32 * tiling.tile_rows, (32, 4)  # a warp for each row
+        self._launch(name, (tiling.tiles, _parts(threads, _THREADS)), block, (
             weights, *cells, table, keys, *words, samples, np.int32(tiling.tile_rows), np.int32(tiling.tile_cols),
             np.int64(first_sample), np.float32(rule.dw_min_std), np.float32(rule.reach_ahead),
             np.float32(rule.reach_behind), coincidences, status,

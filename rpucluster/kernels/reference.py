@@ -97,9 +97,7 @@ class ReferenceKernels:
         for tile in tiling.table:
             w = weights[tile[0] : tile[0] + tile[1] * tile[2]].reshape(tile[1], tile[2])
             values = lines[:, tile[start_in] : tile[start_in] + tile[count_in]]
-            sums[:, tile[start_out] : tile[start_out] + tile[count_out]] += _to_fixed(
-                values @ (w if backward else w.T)
-            )
+            sums[:, tile[start_out] : tile[start_out] + tile[count_out]] += _to_fixed(values @ (w if backward else w.T))
         _require_in_range(sums)
         return ReadTotals(sums, tiling.tiles * len(lines), 0)
 
@@ -186,9 +184,7 @@ def _apply_sample(
         amount = step * (n + (std * np.sqrt(n)) * z)
         w[i, hit] = np.minimum(np.maximum(np.where(down, old - amount, old + amount), low), high)
         ahead, behind = (n * step) * F32(rule.reach_ahead), (n * step) * F32(rule.reach_behind)
-        near = np.where(
-            down, (old - ahead < low) | (old + behind > high), (old + ahead > high) | (old - behind < low)
-        )
+        near = np.where(down, (old - ahead < low) | (old + behind > high), (old + ahead > high) | (old - behind < low))
         again = np.flatnonzero(near & (n > 1))
         w[i, hit[again]] = _replay(
             old[again], n[again], down[again], step[again], low[again], high[again],
@@ -228,8 +224,16 @@ def _apply_batch(
 
 
 def _replay(
-    w: Float32, n: NDArray[Any], lowers: NDArray[Any], step: Float32, low: Float32, high: Float32,
-    std: F32, key: Key, sample: int, cell: NDArray[Any],
+    w: Float32,
+    n: NDArray[Any],
+    lowers: NDArray[Any],
+    step: Float32,
+    low: Float32,
+    high: Float32,
+    std: F32,
+    key: Key,
+    sample: int,
+    cell: NDArray[Any],
 ) -> Float32:
     """Weights after n pulses one by one, clipped after each; pulse m of a cell takes normal 32 * cell + m."""
     for m in range(int(n.max(initial=0))):

@@ -28,8 +28,8 @@ def quantity(value: float | None, dimension: str) -> str:
 
 
 def count(value: float | None) -> str:
-    """`units.format_count`, with a dash for a value that is not there."""
-    return MISSING if value is None else format_count(value)
+    """`units.format_count`, whole from 100 on, with a dash for a value that is not there."""
+    return MISSING if value is None else format_count(round(value) if abs(value) >= 100 else value)
 
 
 def decimal(value: float | None) -> str:

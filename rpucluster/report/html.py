@@ -18,6 +18,7 @@ from rpucluster.files import write_atomically
 from rpucluster.report import charts
 from rpucluster.report.facts import count, groups, percent, quantity, setting, title
 from rpucluster.report.tilemap import tile_map
+from rpucluster.report.timeline import timeline
 from rpucluster.runlog import RunDirectory
 
 MOST_LINKS = 200
@@ -38,12 +39,12 @@ def render(run: RunDirectory) -> str:
     """The page as text."""
     summary, plan, step = run.read_summary(), run.read_plan(), run.read_step()
     loss, accuracy = charts.learning_curves(run.read_epochs())
-    timeline, timeline_note = charts.timeline(run.read_events())
+    steps, steps_note = timeline(run.read_events())
     shares, shares_note = charts.step_shares(step)
     figures = {
         "loss": loss,
         "accuracy": accuracy,
-        "timeline": timeline,
+        "timeline": steps,
         "shares": shares,
         "energy": charts.energy(step["energy_by_component_J"]),
     }
@@ -61,7 +62,7 @@ def render(run: RunDirectory) -> str:
             "One modelled training step",
             "What each accelerator does, and when, on the modelled machine; the black line is the critical path. "
             "Drag to zoom, double-click to come back, click a legend entry to hide its kind.",
-            _chart("timeline") + _note(_critical_path(step)) + _note(timeline_note),
+            _chart("timeline") + _note(_critical_path(step)) + _note(steps_note),
         ),
         _section(
             "Where the step goes",

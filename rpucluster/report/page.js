@@ -7,6 +7,7 @@ for (const [id, figure] of Object.entries(figures)) {
     // lane names would take half of a phone's width: the short form keeps the accelerator's number
     const axis = figure.layout.yaxis;
     if (axis.ticktext) {
+      figure.layout.xaxis.title.text = figure.layout.xaxis.title.text.replace(" since the step began", "");
       axis.ticktext = axis.ticktext.map((text) => text.replace("accelerator ", "").replace("communication", "comm."));
     }
   }
