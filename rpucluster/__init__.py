@@ -1,9 +1,9 @@
 """Simulate clusters of analog (RPU) accelerators: the real training math and the modelled time and energy.
 
-    from rpucluster import load_cluster, load_job, run
+from rpucluster import load_cluster, load_job, run
 
-    result = run(load_job("digits"), load_cluster("laptop"))
-    print(result.summary["test_accuracy"], result.summary["modelled_step_s"])
+result = run(load_job("digits"), load_cluster("laptop"))
+print(result.summary["test_accuracy"], result.summary["modelled_step_s"])
 """
 
 from importlib import import_module
@@ -52,7 +52,7 @@ _HOME = {
     "summarise": "metrics",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - a list of strings
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

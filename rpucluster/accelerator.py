@@ -5,7 +5,7 @@ carries.  The same object runs in this process and inside a Ray actor.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from rpucluster.job import Job
 from rpucluster.layers import ACTIVATIONS, softmax_cross_entropy
 from rpucluster.model import DenseLayer
 from rpucluster.partitioner import Block, LayerPlan, Plan
-from rpucluster.program import Collective, Digital, Program, Read, Rewrite, Send, Update
+from rpucluster.program import Collective, Digital, Op, Program, Read, Rewrite, Send, Update
 from rpucluster.rng import Purpose
 from rpucluster.tile import PulseCount, ReadCount, TileGrid, from_fixed
 
@@ -67,6 +67,18 @@ class Counts:
 
 
 @dataclass(kw_only=True)
+class _Now:
+    """The call under way."""
+
+    name: str
+    program: Program
+    data: str
+    step: Step
+    arrived: dict[int, list[tuple[int, Any]]] = field(default_factory=dict)
+    """What came from others, by operation, as (giver, payload)."""
+
+
+@dataclass(kw_only=True)
 class _Held:
     """One layer shard on this accelerator."""
 
@@ -99,7 +111,7 @@ class Accelerator:
         }
         last = plan.layers[-1]
         self._reports = last.layer in self._held and self._rank == last.holders[0]
-        self._programs: dict[str, tuple[Program, tuple[Call, ...]]] = {}
+        self._programs: dict[str, tuple[Program, tuple[Call, ...], list[Callable[[_Now, Any], None]]]] = {}
         self._data: dict[str, tuple[Array, Array]] = {}
         self._values: dict[tuple[str, int, int], tuple[int, Array]] = {}
         self._score = Score()
@@ -140,7 +152,7 @@ class Accelerator:
 
     def load(self, name: str, program: Program, calls: tuple[Call, ...]) -> None:
         """Take a program, once, before it is performed by its name."""
-        self._programs[name] = (program, calls)
+        self._programs[name] = (program, calls, [self._handler(op) for op in program])
 
     def set_data(self, name: str, x: Floats, y: Ints) -> None:
         """Take a data set: `x` of shape (samples, features), `y` of shape (samples,)."""
@@ -156,13 +168,13 @@ class Accelerator:
         Returns the payloads that the call gives, in the order of its `emits`.  Raises `NumericalError` where a sum
         leaves its range.
         """
-        program, calls = self._programs[name]
+        program, calls, handlers = self._programs[name]
         call = calls[call_index]
-        arrived: dict[int, list[tuple[int, Any]]] = {}
+        now = _Now(name=name, program=program, data=data, step=step)
         for (op, giver), payload in zip(call.inbox, inbox, strict=True):
-            arrived.setdefault(op, []).append((giver, payload))
+            now.arrived.setdefault(op, []).append((giver, payload))
         for index in call.ops:
-            self._one(name, program, index, data, step, arrived.get(index, []))
+            handlers[index](now, program.ops[index])
         return tuple(self._emit(name, program, op) for op in call.emits)
 
     def take_score(self) -> Score:
@@ -184,39 +196,46 @@ class Accelerator:
 
     # --- operations ---
 
-    def _one(
-        self, name: str, program: Program, index: int, data: str, step: Step, arrived: list[tuple[int, Any]]
-    ) -> None:
-        match program.ops[index]:
-            case Read(direction="forward") as op:
-                self._read_forward(name, op, program, data, step)
-            case Read() as op:
-                self._read_backward(name, op, program, step)
-            case Digital(kind="activation") as op:
-                self._activation(op)
-            case Digital(kind="loss") as op:
-                self._loss(op, program, data, step)
-            case Digital(kind="derivative") as op:
-                self._derivative(op)
-            case Digital(kind="bias"):
-                pass  # performed with the update, whose factors it shares
-            case Update() as op:
-                self._update(name, op, program, step)
-            case Rewrite(kind="program") as op:
-                self.counts.programmed_pulses += self._held[op.layer].grid.program(
-                    self._values.pop(("weights", op.layer, 0))[1]
-                )
-            case Rewrite() as op:
-                self._values[("weights", op.layer, 0)] = (0, self._held[op.layer].grid.weights())
-            case Collective() | Send() as op:
-                self._absorb(name, program, op, arrived)
+    def _handler(self, op: Op) -> Callable[[_Now, Any], None]:
+        """What performs an operation; looked up once, since a small network has steps of microseconds."""
+        match op:
+            case Read(direction="forward"):
+                return self._read_forward
+            case Read():
+                return self._read_backward
+            case Digital(kind="activation"):
+                return self._activation
+            case Digital(kind="loss"):
+                return self._loss
+            case Digital(kind="derivative"):
+                return self._derivative
+            case Digital():
+                return self._nothing  # digital biases are trained with the update, whose factors they share
+            case Update():
+                return self._update
+            case Rewrite(kind="read_out"):
+                return self._read_out
+            case Rewrite():
+                return self._program_weights
+            case Collective() | Send():
+                return self._absorb
 
-    def _read_forward(self, name: str, op: Read, program: Program, data: str, step: Step) -> None:
+    def _nothing(self, now: _Now, op: Digital) -> None:
+        return
+
+    def _read_out(self, now: _Now, op: Rewrite) -> None:
+        self._values[("weights", op.layer, 0)] = (0, self._held[op.layer].grid.weights())
+
+    def _program_weights(self, now: _Now, op: Rewrite) -> None:
+        _, weights = self._values.pop(("weights", op.layer, 0))
+        self.counts.programmed_pulses += self._held[op.layer].grid.program(weights)
+
+    def _read_forward(self, now: _Now, op: Read) -> None:
         held = self._held[op.layer]
-        first = self._first_sample(program, op.microbatch)
+        first = self._first_sample(now.program, op.microbatch)
         if op.layer == 0:
-            own = step.indices[first : first + op.vectors]
-            x = self._data[data][0][own]  # (B, features)
+            own = now.step.indices[first : first + op.vectors]
+            x = self._data[now.data][0][own]  # (B, features)
             if held.needs != (0, held.model.inputs):
                 x = self._xp.ascontiguousarray(x[:, held.needs[0] : held.needs[1]])
         else:
@@ -224,25 +243,25 @@ class Accelerator:
         if held.bias_line:
             x = self._with_bias_line(x)
         self._values[("x", op.layer, op.microbatch)] = (0, x)
-        purpose = Purpose.READ_FORWARD if program.purpose == "train" else Purpose.EVALUATE
-        out, count = held.grid.read_forward(x, first_sample=step.first_sample + first, purpose=purpose)
+        purpose = Purpose.READ_FORWARD if now.program.purpose == "train" else Purpose.EVALUATE
+        out, count = held.grid.read_forward(x, first_sample=now.step.first_sample + first, purpose=purpose)
         self.counts.reads += count
-        self.counts.performed[name, op.id] += count.passes
+        self.counts.performed[now.name, op.id] += count.passes
         self._values[("out", op.layer, op.microbatch)] = (0, out)
 
-    def _read_backward(self, name: str, op: Read, program: Program, step: Step) -> None:
+    def _read_backward(self, now: _Now, op: Read) -> None:
         held = self._held[op.layer]
-        first = step.first_sample + self._first_sample(program, op.microbatch)
+        first = now.step.first_sample + self._first_sample(now.program, op.microbatch)
         delta = self._span("delta", op.layer, op.microbatch, held.gives)
         error, count = held.grid.read_backward(delta, first_sample=first)
         self.counts.reads += count
-        self.counts.performed[name, op.id] += count.passes
+        self.counts.performed[now.name, op.id] += count.passes
         if held.bias_line:
             error = error[:, :-1]  # nothing is behind the bias line
         self._values[("partial_error", op.layer - 1, op.microbatch)] = (held.needs[0], error)
         self._values.pop(("error", op.layer - 1, op.microbatch), None)  # the step before left its own
 
-    def _activation(self, op: Digital) -> None:
+    def _activation(self, now: _Now, op: Digital) -> None:
         held = self._held[op.layer]
         y = from_fixed(self._values.pop(("out", op.layer, op.microbatch))[1])
         if held.digital_bias is not None:
@@ -250,19 +269,19 @@ class Accelerator:
         a = ACTIVATIONS[held.model.activation].forward(self._xp, y)
         self._values[("activation", op.layer, op.microbatch)] = (held.gives[0], a)
 
-    def _loss(self, op: Digital, program: Program, data: str, step: Step) -> None:
+    def _loss(self, now: _Now, op: Digital) -> None:
         held = self._held[op.layer]
-        first = self._first_sample(program, op.microbatch)
+        first = self._first_sample(now.program, op.microbatch)
         logits = self._span("activation", op.layer, op.microbatch, (0, held.plan.outputs))
-        labels = self._data[data][1][step.indices[first : first + len(logits)]]
+        labels = self._data[now.data][1][now.step.indices[first : first + len(logits)]]
         loss, hits, error = softmax_cross_entropy(self._xp, logits, labels)
         if self._reports:
             self._score += Score(loss=loss, hits=hits, samples=len(labels))
-        if program.purpose == "train":
+        if now.program.purpose == "train":
             self._values[("error", op.layer, op.microbatch)] = (0, error)
-            self._derivative(op)
+            self._derivative(now, op)
 
-    def _derivative(self, op: Digital) -> None:
+    def _derivative(self, now: _Now, op: Digital) -> None:
         """The error before the activation function, from the error behind it."""
         held = self._held[op.layer]
         g = self._error(op.layer, op.microbatch, held.gives)
@@ -270,24 +289,24 @@ class Accelerator:
         delta = ACTIVATIONS[held.model.activation].backward(self._xp, a, g)
         self._values[("delta", op.layer, op.microbatch)] = (held.gives[0], delta)
 
-    def _update(self, name: str, op: Update, program: Program, step: Step) -> None:
+    def _update(self, now: _Now, op: Update) -> None:
         held = self._held[op.layer]
         gathered = self._values.pop(("factors", op.layer, -1), None)
         if gathered is None:
-            first = step.first_sample + self._first_sample(program, 0)
-            x = self._whole("x", op.layer, program)
-            d = self._whole("delta", op.layer, program)
+            first = now.step.first_sample + self._first_sample(now.program, 0)
+            x = self._whole("x", op.layer, now.program)
+            d = self._whole("delta", op.layer, now.program)
         else:
-            first = step.first_sample
+            first = now.step.first_sample
             x, d = gathered[1]
             if held.bias_line:
                 x = self._with_bias_line(x)
-        pulses = held.grid.update(x, d, step.learning_rate, first_sample=first)
+        pulses = held.grid.update(x, d, now.step.learning_rate, first_sample=first)
         self.counts.pulses += pulses
-        self.counts.performed[name, op.id] += pulses.cycles
+        self.counts.performed[now.name, op.id] += pulses.cycles
         if held.digital_bias is not None:
             # a running sum adds the samples one after the other whatever the width of the block
-            held.digital_bias -= self._xp.float32(step.learning_rate) * self._xp.cumsum(d, axis=0)[-1]
+            held.digital_bias -= self._xp.float32(now.step.learning_rate) * self._xp.cumsum(d, axis=0)[-1]
 
     # --- communication ---
 
@@ -324,9 +343,10 @@ class Accelerator:
         self.counts.emitted[name, op.id] += block.size
         return start, to_host(block)
 
-    def _absorb(self, name: str, program: Program, op: Collective | Send, arrived: list[tuple[int, Any]]) -> None:
+    def _absorb(self, now: _Now, op: Collective | Send) -> None:
+        arrived = now.arrived.get(op.id, [])
         for giver, payload in arrived:
-            self.counts.absorbed[name, op.id, giver] += _elements(payload)
+            self.counts.absorbed[now.name, op.id, giver] += _elements(payload)
         match op:
             case Send():
                 array = self._xp.asarray(arrived[0][1])
@@ -343,7 +363,7 @@ class Accelerator:
             case Collective(payload="activation" | "error"):
                 self._join(op, arrived)
             case Collective(payload="factors"):
-                self._join_factors(program, op, arrived)
+                self._join_factors(now.program, op, arrived)
             case Collective():
                 self._average(op, arrived)
 
@@ -378,12 +398,9 @@ class Accelerator:
         given = dict(arrived)
         given[self.number] = (self._values[("weights", op.layer, 0)][1], held.digital_bias)
         ordered = [given[member] for member in op.members]
-        # float64 and in the order of the replicas, so that every replica computes the same mean
-        mean = sum(np.asarray(to_host(pair[0]), np.float64) for pair in ordered) / len(ordered)
-        self._values[("weights", op.layer, 0)] = (0, mean.astype(np.float32))
+        self._values[("weights", op.layer, 0)] = (0, _mean([pair[0] for pair in ordered]))
         if held.digital_bias is not None:
-            bias = sum(np.asarray(to_host(pair[1]), np.float64) for pair in ordered) / len(ordered)
-            held.digital_bias = self._xp.asarray(bias.astype(np.float32))
+            held.digital_bias = self._xp.asarray(_mean([pair[1] for pair in ordered]))
 
     # --- values ---
 
@@ -416,6 +433,15 @@ class Accelerator:
         """Offset of this replica's microbatch in the global batch."""
         vectors = program.minibatch // program.microbatches
         return self._replica * program.minibatch * (program.purpose == "train") + microbatch * vectors
+
+
+def _mean(arrays: Sequence[Array]) -> Floats:
+    """In float64 and in the order of the replicas, so that every replica computes the same."""
+    total = np.zeros(arrays[0].shape, np.float64)
+    for array in arrays:
+        total += to_host(array)
+    mean: Floats = (total / len(arrays)).astype(np.float32)
+    return mean
 
 
 def _elements(payload: Any) -> int:

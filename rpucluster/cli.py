@@ -105,7 +105,6 @@ def run(
             done = coordinator.run(
                 the_job, the_cluster, executor=executor.value, address=address, out=out, progress=display
             )
-            display.finished(done.summary)
         report_path = write_report(done.directory)
     places = {"run_directory": str(done.directory.path), "report": str(report_path)}
     if as_json:

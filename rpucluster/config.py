@@ -105,9 +105,7 @@ def find(kind: Kind, name_or_path: str | Path) -> Path:
         return known[path.stem]
     close = difflib.get_close_matches(path.stem, known, n=1)
     hint = f'; did you mean "{close[0]}"?' if close else ""
-    raise ConfigError(
-        f"no {kind} file {name_or_path}: not a file, nor one of the shipped {', '.join(known)}{hint}"
-    )
+    raise ConfigError(f"no {kind} file {name_or_path}: not a file, nor one of the shipped {', '.join(known)}{hint}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -41,7 +41,8 @@ BYTES_PER_WORKER = 150 << 20
 class Progress:
     """Where a run stands."""
 
-    phase: Literal["start", "train", "evaluate", "done"]
+    phase: Literal["start", "train", "epoch", "done"]
+    """`epoch` ends an epoch and carries its losses and, where it was tested, its accuracy."""
     epoch: int
     epochs: int
     step: int
@@ -246,15 +247,6 @@ class _Loop:
 
     def _evaluate(self, epoch: int) -> Score:
         began = time.perf_counter()
-        self.report(
-            Progress(
-                phase="evaluate",
-                epoch=epoch + 1,
-                epochs=self.job.train.epochs,
-                step=self.steps_per_epoch,
-                steps=self.steps_per_epoch,
-            )
-        )
         samples = len(self.data.test_y)
         for start, stop in self.evaluate_batches:
             step = Step(
@@ -287,6 +279,17 @@ class _Loop:
             )
         )
         self.directory.write_epochs(self.rows)
+        self.report(
+            Progress(
+                phase="epoch",
+                epoch=epoch + 1,
+                epochs=self.job.train.epochs,
+                step=self.steps_per_epoch,
+                steps=self.steps_per_epoch,
+                train_loss=self.rows[-1].train_loss,
+                test_accuracy=self.rows[-1].test_accuracy,
+            )
+        )
 
     def checkpoint(self, weights: "dict[tuple[int, int], npt.NDArray[np.float32]]") -> None:
         """Write the weights of every replica, and how far training has come."""

@@ -189,7 +189,8 @@ def _encode(payload: Any) -> bytes:
 
 def _decode(body: bytes) -> Any:
     several, count = struct.unpack_from("<?B", body)
-    at, parts = 2, []
+    at = 2
+    parts: list[Any] = []
     for _ in range(count):
         code, at = body[at : at + 1], at + 1
         if code == b"n":

@@ -182,9 +182,7 @@ class DataSpec(Spec):
             raise ValueError(f'name = "{self.name}" needs path; write {what}')
         if self.name == "parquet" and (self.test_path is None) == (self.test_fraction is None):
             count = "neither" if self.test_path is None else "both"
-            raise ValueError(
-                f'name = "parquet" needs test_path or test_fraction, {count} written; write one of them'
-            )
+            raise ValueError(f'name = "parquet" needs test_path or test_fraction, {count} written; write one of them')
         return self
 
 
@@ -233,9 +231,7 @@ class TrainSpec(Spec):
             raise ValueError(f"the schedule {first}; write [0, rate] first")
         for before, after in pairwise(epochs):
             if after <= before:
-                raise ValueError(
-                    f"epoch {after} stands after epoch {before}; write epochs in ascending order"
-                )
+                raise ValueError(f"epoch {after} stands after epoch {before}; write epochs in ascending order")
         return tuple(pairs)
 
     @field_serializer("learning_rate")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update
+from rpucluster.program import Collective, Send, kind_of
 from rpucluster.timeline import Energy, Timeline
 
 Spans = list[tuple[float, float]]
@@ -193,24 +193,12 @@ def _links(timeline: Timeline) -> tuple[LinkUse, ...]:
     return tuple(uses)
 
 
-def _kind(op: Op) -> str:
-    match op:
-        case Read():
-            return op.direction
-        case Update():
-            return "update"
-        case Send():
-            return "send"
-        case Digital() | Rewrite() | Collective():
-            return op.kind
-
-
 def _critical(timeline: Timeline) -> dict[str, float]:
     """Each operation counts from its start to the start of the next on the path, the last to its end."""
     path = timeline.critical_path()
     starts = [timeline.start_s[op] for op in path]
     seconds: dict[str, float] = {}
     for op, begin, end in zip(path, starts, [*starts[1:], timeline.makespan_s], strict=False):
-        kind = _kind(timeline.program.ops[op])
+        kind = kind_of(timeline.program.ops[op])
         seconds[kind] = seconds.get(kind, 0.0) + (end - begin)
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))

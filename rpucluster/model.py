@@ -44,9 +44,7 @@ class DenseLayer:
             raise ValueError("a layer has an empty name; write one, or leave the key out")
         for key, size in (("inputs", self.inputs), ("outputs", self.outputs)):
             if not 1 <= size < MAX_LINES:
-                raise ValueError(
-                    f"layer {self.name} has {size} {key}; write a number from 1 to {MAX_LINES - 1:,}"
-                )
+                raise ValueError(f"layer {self.name} has {size} {key}; write a number from 1 to {MAX_LINES - 1:,}")
 
     @property
     def rows(self) -> int:

@@ -198,6 +198,20 @@ def _microbatch(microbatch: int) -> str:
 Op = Read | Digital | Update | Rewrite | Collective | Send
 
 
+def kind_of(op: Op) -> str:
+    """The kind of an operation in a word: forward, backward, activation, loss, derivative, bias, update, read_out,
+    program, all_gather, all_reduce or send."""
+    match op:
+        case Read():
+            return op.direction
+        case Update():
+            return "update"
+        case Send():
+            return "send"
+        case Digital() | Rewrite() | Collective():
+            return op.kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """The operations of one training step (or evaluation pass, or averaging step) in global issue order."""
@@ -217,9 +231,7 @@ class Program:
     def __post_init__(self) -> None:
         for i, op in enumerate(self.ops):
             if op.id != i or any(dep >= i for dep in op.deps):
-                raise ValueError(
-                    f"operation {i} ({op.label}) is out of order: id {op.id}, waits for {op.deps}"
-                )
+                raise ValueError(f"operation {i} ({op.label}) is out of order: id {op.id}, waits for {op.deps}")
         issued: dict[int, list[Op]] = {a: [] for a in self.accelerators}
         for op in self.ops:
             for accelerator in op.accelerators:

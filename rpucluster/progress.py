@@ -1,7 +1,7 @@
 """What a run shows while it goes on: a bar on a terminal, one line per finished epoch anywhere else."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -26,8 +26,6 @@ class Display:
             transient=True,
         )
         self._task: TaskID | None = None
-        self._trained: Progress | None = None
-        self._told = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -40,19 +38,9 @@ class Display:
 
     def __call__(self, now: Progress) -> None:
         """Show where the run stands."""
-        # the test accuracy of an epoch arrives with its evaluation or with the first news of the next epoch
-        if now.phase == "evaluate" and now.test_accuracy is not None:
-            self._tell(now, now.test_accuracy)
-        if now.phase == "train":
-            if self._trained is not None and now.epoch > self._trained.epoch:
-                self._tell(self._trained, now.test_accuracy)
-            self._trained = now
+        if now.phase == "epoch":
+            self._tell(now)
         self._move(now)
-
-    def finished(self, summary: dict[str, Any]) -> None:
-        """Show the last epoch, whose accuracy only the summary has."""
-        if self._trained is not None:
-            self._tell(self._trained, summary["test_accuracy"], summary["train_loss"])
 
     def _move(self, now: Progress) -> None:
         total = now.epochs * now.steps
@@ -72,17 +60,13 @@ class Display:
                 description=f"epoch {now.epoch}/{now.epochs}",
                 figures="  ".join(figures),
             )
-        elif now.phase == "evaluate":
-            self._bar.update(self._task, figures="evaluating")
 
-    def _tell(self, epoch: Progress, accuracy: float | None, loss: float | None = None) -> None:
-        if epoch.epoch <= self._told or self._quiet:
+    def _tell(self, epoch: Progress) -> None:
+        if self._quiet:
             return
-        self._told = epoch.epoch
         words = [f"epoch {epoch.epoch}/{epoch.epochs}"]
-        loss = epoch.train_loss if loss is None else loss
-        if loss is not None:
-            words.append(f"loss {loss:.4f}")
-        if accuracy is not None:
-            words.append(f"test accuracy {100 * accuracy:.2f} %")
+        if epoch.train_loss is not None:
+            words.append(f"loss {epoch.train_loss:.4f}")
+        if epoch.test_accuracy is not None:
+            words.append(f"test accuracy {100 * epoch.test_accuracy:.2f} %")
         self._console.print(", ".join(words), highlight=False, soft_wrap=True)

@@ -34,8 +34,9 @@ from rpucluster.files import (
     write_table,
 )
 from rpucluster.metrics import Metrics
+from rpucluster.program import kind_of
 from rpucluster.timeline import Timeline
-from rpucluster.trace import bytes_of, chrome_trace, event_kind, microbatch_of
+from rpucluster.trace import bytes_of, chrome_trace, microbatch_of
 
 REQUIRED = (
     "job.toml",
@@ -245,7 +246,7 @@ def _event_rows(timeline: Timeline) -> list[dict[str, Any]]:
         {
             "op": op.id,
             "accelerator": accelerator,
-            "kind": event_kind(op),
+            "kind": kind_of(op),
             "label": op.label,
             "layer": op.layer,
             "microbatch": microbatch_of(op),

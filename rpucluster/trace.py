@@ -8,7 +8,7 @@ two transfers) get further lanes.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update
+from rpucluster.program import Collective, Op, Rewrite, Send, Update, kind_of
 
 Track = Literal["arrays", "digital", "communication"]
 
@@ -30,19 +30,6 @@ TRACKS: Mapping[str, Track] = {
 
 _TRACK_ORDER: tuple[Track, ...] = ("arrays", "digital", "communication")
 _LANES_PER_TRACK = 1000  # thread ids of a track start at its multiple of this
-
-
-def event_kind(op: Op) -> str:
-    """The kind of an operation as one word, a key of `TRACKS`."""
-    match op:
-        case Read():
-            return op.direction
-        case Update():
-            return "update"
-        case Send():
-            return "send"
-        case Digital() | Rewrite() | Collective():
-            return op.kind
 
 
 def bytes_of(op: Op, accelerator: int) -> float:
@@ -89,7 +76,7 @@ def chrome_trace(ops: Sequence[Op], start: Sequence[float], finish: Sequence[flo
     by_track: dict[tuple[int, Track], list[int]] = {}
     for i in sorted(range(len(ops)), key=lambda i: (spans[i], i)):
         for accelerator in ops[i].accelerators:
-            by_track.setdefault((accelerator, TRACKS[event_kind(ops[i])]), []).append(i)
+            by_track.setdefault((accelerator, TRACKS[kind_of(ops[i])]), []).append(i)
     threads: dict[tuple[int, int], str] = {}
     slices: list[dict[str, Any]] = []
     arrows: list[dict[str, Any]] = []
@@ -110,7 +97,7 @@ def chrome_trace(ops: Sequence[Op], start: Sequence[float], finish: Sequence[flo
 
 
 def _slice(i: int, op: Op, accelerator: int, span: tuple[int, int], pid: int, tid: int) -> dict[str, Any]:
-    kind = event_kind(op)
+    kind = kind_of(op)
     args: dict[str, Any] = {"op": i, "layer": op.layer}
     if microbatch_of(op) is not None:
         args["microbatch"] = microbatch_of(op)

@@ -5,8 +5,8 @@ GB is 10^9 bytes and GiB 2^30; a small b is a bit, a capital B a byte.
 
 import math
 import re
-from decimal import Decimal
 from collections.abc import Iterable
+from decimal import Decimal
 
 from rpucluster.errors import UnitError
 

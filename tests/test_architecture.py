@@ -34,6 +34,7 @@ FLOORS = {
     "lowering": 8,
     "calls": 8,
     "accelerator": 9,
+    "exchange": 9,
     "timeline": 9,
     "pool": 10,
     "metrics": 10,
@@ -43,6 +44,8 @@ FLOORS = {
     "runlog": 11,
     "coordinator": 12,
     "report": 13,
+    "progress": 13,
+    "doctor": 13,
     "cli": 14,
     "__main__": 15,
 }

@@ -36,14 +36,19 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         progress = how["progress"]
         print("a stray line of a library")
         progress(Progress(phase="start", epoch=0, epochs=2, step=0, steps=5))
-        for epoch, accuracy in ((1, None), (2, 0.5)):
+        for epoch, accuracy in ((1, 0.5), (2, 0.8933)):
             progress(
                 Progress(
                     phase="train", epoch=epoch, epochs=2, step=5, steps=5, train_loss=2.0 / epoch,
-                    test_accuracy=accuracy, samples_per_s=1234.5, modelled_step_s=1e-6,
+                    samples_per_s=1234.5, modelled_step_s=1e-6,
                 )
             )  # fmt: skip
-            progress(Progress(phase="evaluate", epoch=epoch, epochs=2, step=5, steps=5))
+            progress(
+                Progress(
+                    phase="epoch", epoch=epoch, epochs=2, step=5, steps=5, train_loss=2.0 / (2 * epoch - 1),
+                    test_accuracy=accuracy,
+                )
+            )  # fmt: skip
         progress(Progress(phase="done", epoch=2, epochs=2, step=0, steps=5))
         run = run_fixtures.make_run(how["out"])
         return Run(directory=run, summary=run.read_summary())
@@ -296,12 +301,10 @@ def test_on_a_terminal_the_bar_shows_where_the_run_stands() -> None:
     assert "step 30/40  loss 0.5000  12.3 k samples/s  modelled step 41.2 us" in shown
 
 
-def test_an_evaluation_that_brings_its_accuracy_is_told_at_once_and_once() -> None:
+def test_an_epoch_is_told_once() -> None:
     stream = io.StringIO()
     display = Display(Console(file=stream, width=80))
     display(Progress(phase="train", epoch=1, epochs=1, step=4, steps=4, train_loss=0.5))
-    display(Progress(phase="evaluate", epoch=1, epochs=1, step=4, steps=4, train_loss=0.25, test_accuracy=0.75))
-    assert stream.getvalue() == "epoch 1/1, loss 0.2500, test accuracy 75.00 %\n"
+    display(Progress(phase="epoch", epoch=1, epochs=1, step=4, steps=4, train_loss=0.25, test_accuracy=0.75))
     display(Progress(phase="done", epoch=1, epochs=1, step=4, steps=4))
-    display.finished({"test_accuracy": 0.75, "train_loss": 0.25})
-    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue() == "epoch 1/1, loss 0.2500, test accuracy 75.00 %\n"

@@ -178,9 +178,7 @@ def test_items_of_an_array_of_tables_go_by_name() -> None:
     apply_override(tables, "network.axis.rack.bandwidth=100 GB/s")
     apply_override(tables, "network.axis.board.more.deep=1")
     assert tables == {
-        "network": {
-            "axis": [{"name": "board", "more": {"deep": 1}}, {"name": "rack", "bandwidth": "100 GB/s"}]
-        }
+        "network": {"axis": [{"name": "board", "more": {"deep": 1}}, {"name": "rack", "bandwidth": "100 GB/s"}]}
     }
 
 

@@ -190,9 +190,7 @@ def test_sizes_are_not_believed_before_that_much_has_been_read(tmp_path: Path, z
     content = struct.pack(">2xBB3I", 8, 3, *[2**32 - 1] * 3) + b"\0" * 5
     path = tmp_path / "images"
     path.write_bytes(gzip.compress(content) if zipped else content)
-    assert refusal(read_idx, path, 3) == (
-        f"{path}: truncated: 5 found after the header, {(2**32 - 1) ** 3:,} needed"
-    )
+    assert refusal(read_idx, path, 3) == (f"{path}: truncated: 5 found after the header, {(2**32 - 1) ** 3:,} needed")
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -236,9 +234,7 @@ def test_mnist_is_read_in_every_spelling(tmp_path: Path, dot: str, zipped: bool)
     assert data.train_y.dtype == np.int64
 
 
-def test_the_directory_may_start_from_home_or_from_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_directory_may_start_from_home_or_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mnist").mkdir()
     mnist_folder(tmp_path / "mnist")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -432,9 +428,7 @@ def test_a_test_file_and_other_column_names(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_columns_that_cannot_be_trained_on(
-    tmp_path: Path, values: pa.Array, labels: pa.Array, message: str
-) -> None:
+def test_columns_that_cannot_be_trained_on(tmp_path: Path, values: pa.Array, labels: pa.Array, message: str) -> None:
     # a row group for every two rows: the row number counts through the file, not within a chunk
     path = parquet(tmp_path / "train.parquet", values, labels, row_group_size=2)
     assert refusal(load_data, DataSpec(name="parquet", path=path, test_fraction=0.4)) == f"{path}: {message}"
@@ -442,9 +436,7 @@ def test_columns_that_cannot_be_trained_on(
 
 def test_files_that_are_not_parquet_or_not_there(tmp_path: Path) -> None:
     def source(path: Path, image: str = "image", label: str = "label") -> DataSpec:
-        return DataSpec(
-            name="parquet", path=str(path), test_fraction=0.4, image_column=image, label_column=label
-        )
+        return DataSpec(name="parquet", path=str(path), test_fraction=0.4, image_column=image, label_column=label)
 
     path = tmp_path / "train.parquet"
     assert refusal(load_data, source(path)) == f"{path}: no such file"

@@ -27,9 +27,7 @@ def _drawn() -> dict[str, str]:
 
 
 def test_the_docstring_draws_the_tree_that_there_is() -> None:
-    assert _drawn() == {
-        kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES if kind is not RpuclusterError
-    }
+    assert _drawn() == {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES if kind is not RpuclusterError}
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -200,9 +200,7 @@ def test_one_aggregated_draw_is_refused_where_the_step_depends_on_the_weight(
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(1e-6, 10)), max_size=5), st.floats(1e-6, 10))
-def test_the_rate_of_an_epoch_is_the_last_one_that_has_begun(
-    steps: list[tuple[int, float]], first: float
-) -> None:
+def test_the_rate_of_an_epoch_is_the_last_one_that_has_begun(steps: list[tuple[int, float]], first: float) -> None:
     begins = {0: first} | dict(sorted(steps))
     train = TrainSpec(epochs=60, learning_rate=tuple(begins.items()))
     for epoch in range(60):
@@ -254,8 +252,7 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
         ),
         (
             {"model": {"preset": None}},
-            '[model]: preset is missing; write preset = "mlp" and sizes = [64, 10], '
-            "or [[model.layer]] tables",
+            '[model]: preset is missing; write preset = "mlp" and sizes = [64, 10], or [[model.layer]] tables',
         ),
         (
             {"model": {"layer": LAYERS}},
@@ -482,9 +479,7 @@ def test_a_wrong_override_is_named(tmp_path: Path) -> None:
     path.write_text(write_toml(job()))
     with pytest.raises(ConfigError) as caught:
         load_job(path, ["train.epoch=3"])
-    assert str(caught.value) == (
-        f'{path} with --set train.epoch=3: [train] epoch: unknown key; did you mean "epochs"?'
-    )
+    assert str(caught.value) == (f'{path} with --set train.epoch=3: [train] epoch: unknown key; did you mean "epochs"?')
 
 
 # --- round trips ---

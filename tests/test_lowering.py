@@ -8,7 +8,7 @@ from rpucluster.errors import PlanError
 from rpucluster.lowering import lower
 from rpucluster.metrics import summarise
 from rpucluster.partitioner import partition
-from rpucluster.program import Collective, Digital, Program, Read, Rewrite, Send, Update
+from rpucluster.program import Collective, Program, Read, Rewrite, Send, Update
 from rpucluster.timeline import replay
 from tests.specs import make_cluster, make_job
 

@@ -41,11 +41,7 @@ def test_only_a_bias_column_widens_the_array(bias: Bias, cols: int) -> None:
 def test_the_preset_gives_hidden_layers_the_activation_and_the_softmax_its_logits() -> None:
     model = mlp([4, 3, 2, 5], "tanh")
     assert [layer.activation for layer in model.layers] == ["tanh", "tanh", "identity"]
-    assert (
-        [layer.name for layer in model.layers]
-        == ["dense1", "dense2", "dense3"]
-        == [*map(default_name, range(3))]
-    )
+    assert [layer.name for layer in model.layers] == ["dense1", "dense2", "dense3"] == [*map(default_name, range(3))]
     assert all(layer.tensor_split is None for layer in model.layers)
     assert model.loss == "softmax-cross-entropy"
 

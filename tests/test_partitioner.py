@@ -96,7 +96,9 @@ def test_the_bias_column_belongs_to_the_last_input_block() -> None:
 
 def test_stages_are_balanced_by_time_and_then_by_tiles() -> None:
     """Four equal layers: the first is quicker, having nothing to pass an error to, but two and two is still best."""
-    plan = partition(make_job(model={"sizes": [64, 64, 64, 64, 10]}, parallel={"pipeline": 2}), make_cluster(2, tile=16))
+    plan = partition(
+        make_job(model={"sizes": [64, 64, 64, 64, 10]}, parallel={"pipeline": 2}), make_cluster(2, tile=16)
+    )
     assert [layer.stage for layer in plan.layers] == [0, 0, 1, 1]
 
 

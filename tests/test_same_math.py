@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpucluster.coordinator import collect_weights, model, run
+from rpucluster.coordinator import run
 from rpucluster.job import Job
 from tests.specs import make_cluster, make_job
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpucluster.program import Send
-from rpucluster.trace import TRACKS, chrome_trace, event_kind, lanes
+from rpucluster.program import Send, kind_of
+from rpucluster.trace import TRACKS, chrome_trace, lanes
 from tests.run_fixtures import timeline
 
 
@@ -39,7 +39,7 @@ def test_every_operation_is_a_slice_on_each_of_its_accelerators(trace: dict[str,
         # microseconds, to the picosecond
         assert event["ts"] == pytest.approx(start, abs=1e-6)
         assert event["ts"] + event["dur"] == pytest.approx(finish, abs=2e-6)
-        assert (event["name"], event["cat"]) == (op.label, event_kind(op))
+        assert (event["name"], event["cat"]) == (op.label, kind_of(op))
 
 
 def test_slices_of_a_thread_do_not_overlap(trace: dict[str, Any]) -> None:

@@ -99,9 +99,7 @@ def test_quantities_are_written_for_people(value: float, dimension: str, text: s
 
 
 @given(st.sampled_from(DIMENSIONS), st.floats(1e-14, 1e14), st.integers(1, 6))
-def test_what_is_formatted_reads_back_to_half_its_last_digit(
-    dimension: str, value: float, digits: int
-) -> None:
+def test_what_is_formatted_reads_back_to_half_its_last_digit(dimension: str, value: float, digits: int) -> None:
     text = format_quantity(value, dimension, digits)
     assert parse_quantity(text, dimension) == pytest.approx(value, rel=0.51 * 10.0 ** (1 - digits))
 

@@ -93,7 +93,7 @@ def lowest_bit(typingctx: Any, value: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
-    return types.int64(types.uint64), emit
+    return types.uint64(types.uint64), emit
 
 
 def _bitcast(target: Any) -> Callable[[Any, Any, Any, Any], Any]:

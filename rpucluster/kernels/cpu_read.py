@@ -20,6 +20,7 @@ FINE, OUT_OF_RANGE, NOT_FINITE = range(3)
 """How a read ended."""
 
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+_0 = np.int64(0)  # a literal 0 would be a type of its own, for which functions would be compiled again
 _SCALE, _LIMIT = 2.0**FIXED_BITS, np.float32(FIXED_LIMIT)
 _SUM_LIMIT = np.int64(int(FIXED_LIMIT) << FIXED_BITS)
 _REORDERED = {"reassoc", "nsz", "contract"}  # a fixed loop over a fixed shape still has one order
@@ -145,7 +146,7 @@ def _read_vector(
     Returns what y is to be multiplied with, and the repeats.
     """
     factor = scale
-    repeat = 0
+    repeat = _0
     while True:
         if not ready or repeat > 0:
             convert_inputs(values, factor, line.in_levels, v)
@@ -154,7 +155,7 @@ def _read_vector(
             else:
                 forward_product(w, rows, cols, v, y)
         if line.noise > _ZERO:
-            fill_normals(z, 0, (len(y) + 31 >> 5) << 3, key[0], key[1], sample, repeat)
+            fill_normals(z, _0, (len(y) + 31 >> 5) << 3, key[0], key[1], sample, repeat)
         saturated = _convert_outputs(y, z, line)
         if not saturated or repeat == line.rounds:
             return factor, repeat

@@ -113,15 +113,16 @@ def row_hits(planes: Any, x_words: Any, d_word: Any, row_start: int, cells: Any,
         columns = _U0
         rest = np.uint64(slots)
         while rest != _U0:
-            columns |= planes[group * length + lowest_bit(rest)]
+            columns |= planes[np.uint64(group * length) + lowest_bit(rest)]
             rest &= rest - _U1
+        first = np.uint64(64 * group)
         while columns != _U0:
-            j = 64 * group + lowest_bit(columns)
+            j = first + lowest_bit(columns)
             columns &= columns - _U1
             n = popcount(np.uint32(slots & x_words[j]))
             lowers = np.uint32(~(d_word ^ x_words[j]) & np.uint32(0x80000000))
-            cells[hits] = row_start + j
-            counts[hits] = n | lowers
+            cells[np.uint64(hits)] = np.uint64(row_start) + j
+            counts[np.uint64(hits)] = n | lowers
             hits += 1
             total += int(n)
     return hits, total

@@ -18,6 +18,8 @@ from rpucluster.kernels.cpu_trains import INFINITY_BITS, SLOTS, gains, make_trai
 _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _ZERO = np.float32(0)
 _U0, _U1 = np.uint64(0), np.uint64(1)
+_0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
+_LAST_ROUND = np.int64(BATCH_ROUND)
 _CHUNK = 1024  # hits whose noise is made together: enough for SIMD, few enough for the first-level cache
 
 
@@ -50,7 +52,7 @@ class _Noise(NamedTuple):
 class _Hits(NamedTuple):
     """Cells with coincidences, in the order in which they are applied; a group is one tile, row and sample."""
 
-    cells: Any  # int64: place in the weights
+    cells: Any  # uint64: place in the weights
     counts: Any  # uint32, bit 31 set where the weight falls
     groups: Any  # int64 (4, groups + 1): first hit, first block of normals, tile, sample
     blocks: Any  # uint64 (6, blocks): the four counter words and two key words of each block of normals
@@ -60,32 +62,34 @@ class _Hits(NamedTuple):
 @compiled
 def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> None:
     """Change the weights of listed hits, in order."""
-    w, cells, z = shard.w, shard.cells, hits.z
+    w, z, spread = shard.w, hits.z, noise.spread
+    step_up, step_down, lower, upper = shard.cells.step_up, shard.cells.step_down, shard.cells.lower, shard.cells.upper
     if noise.std > _ZERO:
         listed_normals(z, hits.blocks, blocks + 7 & ~7)  # whole SIMD registers
     for g in range(groups):
         first, stop = hits.groups[0, g], hits.groups[0, g + 1]
         shift = 4 * hits.groups[1, g] - first
         for h in range(first, stop):
-            cell = hits.cells[h]
-            n = int(hits.counts[h] & SLOTS)
-            lowers = hits.counts[h] > SLOTS
-            old, low, high = w[cell], cells.lower[cell], cells.upper[cell]
+            # unsigned: an index that might be negative costs a test for each array
+            at, count = hits.cells[np.uint64(h)], hits.counts[np.uint64(h)]
+            n = count & SLOTS
+            lowers = count > SLOTS
+            old, low, high = w[at], lower[at], upper[at]
             # both are loaded and one is selected: a branch on the sign would be mispredicted half of the time
-            step_up, step_down = cells.step_up[cell], cells.step_down[cell]
-            step = step_down if lowers else step_up
-            pulses = np.float32(n)
-            amount = step * (pulses + noise.spread[n] * z[shift + h])
+            up, down = step_up[at], step_down[at]
+            step = down if lowers else up
+            pulses = np.float32(np.int32(n))
+            amount = step * (pulses + spread[n] * z[np.uint64(shift + h)])
             new = old + (-amount if lowers else amount)
             new = min(max(new, low), high)
             whole = pulses * step
-            up = whole * (noise.behind if lowers else noise.ahead)
-            down = whole * (noise.ahead if lowers else noise.behind)
-            if (n > 1) & ((old + up > high) | (old - down < low)):
+            highest = old + whole * (noise.behind if lowers else noise.ahead)
+            lowest = old - whole * (noise.ahead if lowers else noise.behind)
+            if (n > 1) & ((highest > high) | (lowest < low)):
                 t, sample = hits.groups[2, g], hits.groups[3, g]
-                in_tile = cell - shard.table[t, OFFSET]
-                new = replay(old, n, lowers, step, low, high, noise.std, shard.keys[t], sample, in_tile)
-            w[cell] = new
+                in_tile = np.int64(at) - shard.table[t, OFFSET]
+                new = replay(old, np.int64(n), lowers, step, low, high, noise.std, shard.keys[t], sample, in_tile)
+            w[at] = new
 
 
 @compiled
@@ -131,7 +135,7 @@ def _list_hits(
             hits.groups[0, groups] = listed
             if listed >= _CHUNK:
                 _apply_hits(shard, hits, groups, blocks, noise)
-                listed = groups = blocks = 0
+                listed = groups = blocks = _0
     return listed, groups, blocks, coincidences
 
 
@@ -157,7 +161,7 @@ def _update_batch(shard: Any, t: int, trains: Any, first_sample: int, noise: Any
                     continue
                 planes = trains.planes[b * width : (b + 1) * width]
                 xs = x_words[b * cols : (b + 1) * cols]
-                listed, n = row_hits(planes, xs, d_word, (i - top) * cols, hits.cells, hits.counts, 0)
+                listed, n = row_hits(planes, xs, d_word, (i - top) * cols, hits.cells, hits.counts, _0)
                 found += n
                 for h in range(listed):
                     counts[int(hits.counts[h] > SLOTS), hits.cells[h]] += np.int32(hits.counts[h] & SLOTS)
@@ -169,7 +173,7 @@ def _update_batch(shard: Any, t: int, trains: Any, first_sample: int, noise: Any
         if noise.std > _ZERO:
             blocks = ((skip + size + 3) >> 2) + 7 & ~7
             fill_normals(
-                hits.z, in_tile >> 2, blocks, keys[NOISE_KEY, 0], keys[NOISE_KEY, 1], first_sample, BATCH_ROUND
+                hits.z, in_tile >> 2, blocks, keys[NOISE_KEY, 0], keys[NOISE_KEY, 1], first_sample, _LAST_ROUND
             )
         first = shard.table[t, OFFSET] + in_tile
         part = Cells(
@@ -184,7 +188,7 @@ def _update_batch(shard: Any, t: int, trains: Any, first_sample: int, noise: Any
                 i, j, here = top + c // cols, c % cols, w[c]
                 for b in range(samples):
                     x_word, d_word = x_words[b * cols + j], d_words[b * rows + i]
-                    n = int(popcount(np.uint32(d_word & x_word & SLOTS)))
+                    n = np.int64(popcount(np.uint32(d_word & x_word & SLOTS)))
                     lowers = (d_word ^ x_word) <= SLOTS
                     step = part.step_down[c] if lowers else part.step_up[c]
                     sample = first_sample + b
@@ -238,8 +242,9 @@ def _fire(
         j, word = np.int64(scratch[0, a]), scratch[2, a]
         x_words[j] = np.uint32(word)
         rest = word & np.uint64(SLOTS)
+        first, column = np.uint64((j >> 6) * slots), _U1 << np.uint64(j & 63)
         while rest != _U0:
-            planes[(j >> 6) * slots + lowest_bit(rest)] |= _U1 << np.uint64(j & 63)
+            planes[first + lowest_bit(rest)] |= column
             rest &= rest - _U1
     count, d_total = make_trains(ds, gain_d, bits, keys[D_KEY, 0], keys[D_KEY, 1], sample, scratch)
     for a in range(count):
@@ -282,7 +287,7 @@ def pulsed_update(
     most_rows, most_cols = table[:, ROWS].max(), table[:, COLS].max()
     room = _CHUNK + most_cols  # a list ends when it is full, so after at most one more row
     hits = _Hits(
-        np.empty(room, np.int64),
+        np.empty(room, np.uint64),
         np.empty(room, np.uint32),
         np.zeros((4, room + 1), np.int64),
         np.zeros((6, room + 8), np.uint64),  # a group of h hits has at most h blocks
@@ -292,7 +297,7 @@ def pulsed_update(
     scratch = np.zeros((3, max(most_rows, most_cols) + 9), np.uint64)
     planes = np.empty(samples * ((most_cols + 63) >> 6) * bit_length, np.uint64)
     x_words, d_words = np.empty(samples * most_cols, np.uint32), np.empty(samples * most_rows, np.uint32)
-    slots = coincidences = listed = groups = blocks = 0
+    slots = coincidences = listed = groups = blocks = _0
     expected = 0.0
     for t in range(len(table)):
         rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
@@ -323,9 +328,7 @@ def pulsed_update(
         if per_batch:
             coincidences += _update_batch(shard, t, trains, first_sample, noise, hits, counts)
         else:
-            listed, groups, blocks, n = _list_hits(
-                hits, listed, groups, blocks, shard, t, trains, first_sample, noise
-            )
+            listed, groups, blocks, n = _list_hits(hits, listed, groups, blocks, shard, t, trains, first_sample, noise)
             coincidences += n
     _apply_hits(shard, hits, groups, blocks, noise)
     return slots, coincidences, expected, True

@@ -1,0 +1,70 @@
+"""Tile grids for tests: ideal where a test does not say otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rpucluster.devices import ConstantStep, Device, device_from
+from rpucluster.tile import Converters, Management, TileGrid, UpdateSettings
+
+PERFECT = Converters(input_bits=0, output_bits=0, output_bound=float("inf"), read_noise=0.0)
+REFERENCE_FILE = Path(__file__).parents[2] / "shared" / "reference" / "pulse_statistics.npz"
+"""Statistics of IBM's aihwkit, which do not come with this repository."""
+
+
+def ideal(**parameters: float) -> ConstantStep:
+    """A constant step of 0.001 between +-1 without any spread or noise, but for what is given."""
+    device = device_from("ideal", {"w_max": 1.0, "w_min": -1.0, **parameters})
+    assert isinstance(device, ConstantStep)
+    return device
+
+
+def make_grid(
+    rows: int,
+    cols: int,
+    *,
+    tile: tuple[int, int] | None = None,
+    row_tiles: tuple[int, int] | None = None,
+    col_tiles: tuple[int, int] | None = None,
+    device: Device | None = None,
+    read: Converters = PERFECT,
+    management: Management | None = None,
+    update: UpdateSettings | None = None,
+    kernels: Any = "auto",
+    **others: Any,
+) -> TileGrid:
+    """A grid of all tiles of a layer unless ``row_tiles`` or ``col_tiles`` say otherwise."""
+    tile_rows, tile_cols = tile or (rows, cols)
+    arguments: dict[str, Any] = {
+        "layer": 3,
+        "replica": 0,
+        "seed": 11,
+        "rows": rows,
+        "cols": cols,
+        "tile_rows": tile_rows,
+        "tile_cols": tile_cols,
+        "row_tiles": row_tiles or (0, -(-rows // tile_rows)),
+        "col_tiles": col_tiles or (0, -(-cols // tile_cols)),
+        "device": device or ideal(),
+        "forward": read,
+        "backward": read,
+        "forward_management": management or Management(),
+        "backward_management": management or Management(),
+        "update": update or UpdateSettings(),
+        "kernels": kernels,
+    }
+    return TileGrid(**(arguments | others))
+
+
+def signals(seed: int, samples: int, lines: int, scale: float = 1.0, zeros: float = 0.3) -> Any:
+    """Random float32 (samples, lines) with some exact zeros."""
+    generator = np.random.default_rng(seed)
+    values = scale * generator.standard_normal((samples, lines))
+    values[generator.random(values.shape) < zeros] = 0
+    return values.astype(np.float32)
+
+
+def rms(values: Any) -> float:
+    """Root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(values))))

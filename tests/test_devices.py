@@ -1,0 +1,120 @@
+"""Device models: the spread of their tolerances, their presets and the messages about wrong parameters."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rpucluster.devices import CELL_ARRAYS, DEVICE_PRESETS, ConstantStep, Device, FloatingPoint, device_from
+from rpucluster.rng import Purpose, normals, stream_key
+
+CELLS = np.arange(100_000, dtype=np.uint32)
+KEY = stream_key(2, Purpose.DEVICE, 1, 0, 3, 4)
+
+
+def test_tolerances_have_the_spread_that_the_preset_says() -> None:
+    cells = ConstantStep().draw(KEY, CELLS)
+    n = len(CELLS)
+    for values, mean, spread in (
+        (cells.step_up, 0.001, 0.3),
+        (cells.step_down, 0.001, 0.3),
+        (cells.upper, 0.6, 0.3),
+        (cells.lower, -0.6, 0.3),
+    ):
+        # folding the 4e-4 of the cells beyond 3.33 deviations changes neither by as much as their standard errors
+        assert values.mean() == pytest.approx(mean, abs=4 * abs(mean) * spread / np.sqrt(n))
+        assert values.std() == pytest.approx(abs(mean) * spread, rel=4 / np.sqrt(2 * n) + 1e-3)
+
+
+def test_steps_spread_together_and_their_difference_apart() -> None:
+    cells = ConstantStep().draw(KEY, CELLS)
+    # up and down steps are gain +- r with deviations 0.3 and 0.01: (up - down) / 2 is r
+    r = (cells.step_up - cells.step_down) / 0.002
+    gain = (cells.step_up + cells.step_down) / 0.002
+    assert r.std() == pytest.approx(0.01, rel=0.02)
+    assert gain.std() == pytest.approx(0.3, rel=0.02)
+    assert abs(np.corrcoef(r, gain)[0, 1]) < 0.02
+    assert abs(np.corrcoef(cells.upper, cells.lower)[0, 1]) < 0.02
+
+
+def test_a_cell_uses_the_four_normals_of_its_own_block() -> None:
+    z = normals(KEY, 4 * 10).reshape(10, 4)
+    device = ConstantStep(dw_min=0.5, dw_min_dtod=0.1, up_down_dtod=0.2, w_max_dtod=0.3, w_min_dtod=0.4)
+    cells = device.draw(KEY, np.arange(10, dtype=np.uint32))
+    gain, r = 1 + 0.1 * z[:, 0], 0.2 * z[:, 1]
+    np.testing.assert_allclose(cells.step_up, 0.5 * np.abs(gain + r), rtol=1e-6)
+    np.testing.assert_allclose(cells.step_down, 0.5 * np.abs(gain - r), rtol=1e-6)
+    np.testing.assert_allclose(cells.upper, 0.6 * np.abs(1 + 0.3 * z[:, 2]), rtol=1e-6)
+    np.testing.assert_allclose(cells.lower, -0.6 * np.abs(1 + 0.4 * z[:, 3]), rtol=1e-6)
+    one = device.draw(KEY, np.array([7], np.uint32))
+    assert all(single[0] == many[7] for single, many in zip(one, cells, strict=True))
+
+
+@pytest.mark.parametrize(("up_down", "up", "down"), [(0.05, 1.0, 0.95), (-0.1, 0.9, 1.0), (0.0, 1.0, 1.0)])
+def test_systematic_asymmetry_weakens_one_direction(up_down: float, up: float, down: float) -> None:
+    cells = device_from("ideal", {"up_down": up_down}).draw(KEY, CELLS[:5])
+    assert cells is not None
+    np.testing.assert_allclose(cells.step_up, 0.001 * up, rtol=1e-6)
+    np.testing.assert_allclose(cells.step_down, 0.001 * down, rtol=1e-6)
+
+
+def test_without_spread_all_cells_are_the_mean() -> None:
+    cells = device_from("ideal").draw(KEY, CELLS[:9])
+    assert cells is not None
+    for values, mean in zip(cells, (0.001, 0.001, -0.6, 0.6), strict=True):
+        np.testing.assert_array_equal(values, np.float32(mean))
+
+
+def test_presets_are_the_published_models() -> None:
+    assert DEVICE_PRESETS["rpu-baseline"] == ConstantStep()
+    preset = DEVICE_PRESETS["gokmen-vlasov"]
+    assert isinstance(preset, ConstantStep)
+    # "to keep 1200 states": 2 / 0.0016 = 1250, and 1.2 / 0.001 = 1200 for the baseline
+    assert (preset.w_max - preset.w_min) / preset.dw_min == pytest.approx(1250)
+    assert DEVICE_PRESETS["floating-point"] == FloatingPoint()
+    for device in DEVICE_PRESETS.values():
+        assert isinstance(device, Device)
+        assert set(device.cell_arrays) <= set(CELL_ARRAYS)
+        assert device.persistent == ("weights",)
+        assert not device.step_depends_on_weight
+
+
+def test_exact_weights_have_no_tolerances() -> None:
+    device = FloatingPoint()
+    assert (device.pulsed, device.cell_arrays, device.dw_min, device.dw_min_std) == (False, (), 0.0, 0.0)
+    assert device.draw(KEY, CELLS) is None  # type: ignore[func-returns-value]
+
+
+def test_devices_are_frozen_values() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ConstantStep().dw_min = 1.0  # type: ignore[misc]
+    assert device_from("rpu-baseline", {"dw_min": 0.002}) == ConstantStep(dw_min=0.002)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "instead"),
+    [
+        ("dw_min", 0.0, "dw_min = 0.0: write a number above 0"),
+        ("dw_min", float("nan"), "dw_min = nan: write"),
+        ("dw_min", True, "dw_min = True: write"),
+        ("dw_min_std", -0.1, "dw_min_std = -0.1: write a relative spread"),
+        ("w_max", -0.6, "w_max = -0.6: write a number above 0"),
+        ("w_min", 0.6, "w_min = 0.6: write a number below 0"),
+        ("w_max_dtod", float("inf"), "w_max_dtod = inf: write"),
+        ("up_down", 1.0, "up_down = 1.0: write a number between -1 and 1"),
+    ],
+)
+def test_a_value_out_of_range_says_what_to_write(parameter: str, value: float, instead: str) -> None:
+    with pytest.raises(ValueError, match=instead):
+        device_from("rpu-baseline", {parameter: value})
+
+
+def test_unknown_names_come_with_the_nearest_known() -> None:
+    with pytest.raises(ValueError, match=r'preset = "rpu-baselin" is no device; did you mean rpu-baseline\?'):
+        device_from("rpu-baselin")
+    with pytest.raises(ValueError, match=r"ConstantStep has no parameter dw_mn; did you mean dw_min\?"):
+        device_from("ideal", {"dw_mn": 1})
+    with pytest.raises(ValueError, match="FloatingPoint has no parameter dw_min; it has none"):
+        device_from("floating-point", {"dw_min": 0.1})
+    with pytest.raises(ValueError, match="known are rpu-baseline, ideal"):
+        device_from("zzz")

@@ -1,0 +1,552 @@
+"""Kernels: the compiled ones are the specification bit for bit, and its updates obey the law of stochastic pulses.
+
+The CUDA sources run here on the CPU, compiled by g++, behind the same Python code that launches them on a GPU.
+"""
+
+import ctypes
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rpucluster.arrays import array_module
+from rpucluster.devices import ConstantStep, FloatingPoint
+from rpucluster.errors import NumericalError
+from rpucluster.kernels import Kernels, UpdateRule, for_module, from_fixed, warm_up
+from rpucluster.kernels.cuda import OPTIONS, source
+from rpucluster.kernels.reference import ReferenceKernels, gains
+from rpucluster.tile import Converters, Management, PulseCount, TileGrid, UpdateSettings
+from tests.cuda_on_cpu import HAVE_COMPILER, cuda_kernels_on_cpu
+from tests.grids import REFERENCE_FILE, ideal, make_grid, rms, signals
+
+
+@pytest.fixture(scope="module")
+def all_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[Kernels]:
+    """The specification, the Numba kernels and, where there is a compiler, the CUDA sources."""
+    found: list[Kernels] = [ReferenceKernels(), for_module(np)]
+    if HAVE_COMPILER:
+        found.append(cuda_kernels_on_cpu(tmp_path_factory.mktemp("cuda")))
+    return found
+
+
+def grids_of(kernels: list[Kernels], rows: int, cols: int, **arguments: Any) -> list[TileGrid]:
+    """The same grid once for each set of kernels."""
+    grids = []
+    for one in kernels:
+        grid = make_grid(rows, cols, kernels="reference", **arguments)
+        grid._kernels = one
+        grids.append(grid)
+    return grids
+
+
+def assert_same_bits(arrays: list[Any]) -> None:
+    for array in arrays[1:]:
+        np.testing.assert_array_equal(array.view(np.uint32), arrays[0].view(np.uint32))
+
+
+# --- one specification, three implementations ---
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 70), st.integers(1, 9), st.integers(1, 70))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=SHAPES,
+    samples=st.integers(1, 4),
+    seed=st.integers(0, 10_000),
+    first_sample=st.sampled_from([0, 2**32 - 2, 2**40 + 5]),
+    learning_rate=st.sampled_from([0.0, 1e-4, 0.01, 0.3]),
+    bit_length=st.integers(1, 31),
+    noise_per=st.sampled_from(["sample", "batch"]),
+    managed=st.booleans(),
+    dynamic=st.booleans(),
+    step=st.sampled_from([0.001, 0.02, 0.3]),
+    noise=st.sampled_from([0.0, 0.3, 1.0]),
+    d_scale=st.sampled_from([1e-3, 0.1, 2.0]),
+)
+def test_pulsed_updates_agree_bit_for_bit(
+    all_kernels: list[Kernels],
+    shape: tuple[int, int, int, int],
+    samples: int,
+    seed: int,
+    first_sample: int,
+    learning_rate: float,
+    bit_length: int,
+    noise_per: Any,
+    managed: bool,
+    dynamic: bool,
+    step: float,
+    noise: float,
+    d_scale: float,
+) -> None:
+    rows, cols, tile_rows, tile_cols = shape
+    update = UpdateSettings(
+        bit_length=bit_length, noise_per=noise_per, update_management=managed, dynamic_bit_length=dynamic
+    )
+    # weights of 0.6 between bounds of 0.6 with spread: many start at their bound, so pulses are replayed
+    device = ConstantStep(dw_min=step, dw_min_std=noise)
+    grids = grids_of(all_kernels, rows, cols, tile=(tile_rows, tile_cols), device=device, update=update, seed=seed)
+    x, d = signals(seed, samples, cols), signals(seed + 1, samples, rows, d_scale)
+    counts: list[PulseCount] = []
+    for grid in grids:
+        grid.initialise(0.6)
+        counts.append(grid.update(x, d, learning_rate, first_sample=first_sample))
+    assert_same_bits([grid.weights() for grid in grids])
+    for count in counts[1:]:
+        assert (count.slots, count.coincidences, count.cycles) == (
+            counts[0].slots,
+            counts[0].coincidences,
+            counts[0].cycles,
+        )
+        assert count.expected_coincidences == pytest.approx(counts[0].expected_coincidences, rel=1e-12)
+
+
+@pytest.mark.parametrize("noise_per", ["sample", "batch"])
+def test_dense_updates_agree_bit_for_bit(all_kernels: list[Kernels], noise_per: Any) -> None:
+    # hits of several rows fill the list of the compiled kernel many times over, and rows are longer than 64 x 8
+    update = UpdateSettings(bit_length=31, noise_per=noise_per)
+    grids = grids_of(all_kernels, 12, 700, tile=(7, 520), device=ConstantStep(), update=update)
+    x, d = signals(1, 2, 700, zeros=0.0), signals(2, 2, 12, zeros=0.0)
+    for grid in grids:
+        grid.initialise(0.5)
+        count = grid.update(x, d, 0.03, first_sample=5)
+        assert count.coincidences > 12 * 700
+    assert_same_bits([grid.weights() for grid in grids])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=SHAPES, samples=st.integers(1, 5), seed=st.integers(0, 10_000))
+def test_exact_updates_agree_bit_for_bit(
+    all_kernels: list[Kernels], shape: tuple[int, int, int, int], samples: int, seed: int
+) -> None:
+    rows, cols, tile_rows, tile_cols = shape
+    grids = grids_of(all_kernels, rows, cols, tile=(tile_rows, tile_cols), device=FloatingPoint())
+    x, d = signals(seed, samples, cols), signals(seed + 1, samples, rows)
+    for grid in grids:
+        grid.initialise(0.5)
+        grid.update(x, d, 0.01, first_sample=0)
+    assert_same_bits([grid.weights() for grid in grids])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=SHAPES,
+    samples=st.integers(1, 5),
+    seed=st.integers(0, 10_000),
+    input_bits=st.sampled_from([0, 5, 7]),
+    output_bits=st.sampled_from([0, 9]),
+    bound=st.sampled_from([0.5, 12.0]),
+    noise=st.sampled_from([0.0, 0.06]),
+    noise_management=st.sampled_from(["none", "abs_max"]),
+    bound_management=st.sampled_from(["none", "iterative"]),
+)
+def test_reads_agree_to_an_adc_step(
+    all_kernels: list[Kernels],
+    shape: tuple[int, int, int, int],
+    samples: int,
+    seed: int,
+    input_bits: int,
+    output_bits: int,
+    bound: float,
+    noise: float,
+    noise_management: Any,
+    bound_management: Any,
+) -> None:
+    rows, cols, tile_rows, tile_cols = shape
+    read = Converters(input_bits=input_bits, output_bits=output_bits, output_bound=bound, read_noise=noise)
+    management = Management(noise_management=noise_management, bound_management=bound_management)
+    grids = grids_of(all_kernels, rows, cols, tile=(tile_rows, tile_cols), read=read, management=management)
+    for lines, name in ((cols, "read_forward"), (rows, "read_backward")):
+        x = signals(seed, samples, lines)
+        results = []
+        for grid in grids:
+            grid.initialise(0.6)
+            sums, count = getattr(grid, name)(x, first_sample=7)
+            results.append((from_fixed(sums), count))
+        for values, count in results[1:]:
+            assert count == results[0][1]
+            # products are summed in another order: a code may flip, which is one step of the ADC
+            exact = 1e-5 if output_bits == 0 else 2 * bound / (2**output_bits - 2) * 1.001
+            scale = np.abs(x).max() if noise_management == "abs_max" else 1
+            tiles = -(-lines // (tile_cols if lines == cols else tile_rows))
+            np.testing.assert_allclose(values, results[0][0], rtol=0, atol=exact * scale * tiles * 2**3)
+            flipped = np.abs(values - results[0][0]) > 2e-5 * max(scale, 1)
+            assert flipped.mean() < 0.05
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=SHAPES, samples=st.integers(1, 5), seed=st.integers(0, 10_000))
+def test_exact_reads_agree_to_rounding(
+    all_kernels: list[Kernels], shape: tuple[int, int, int, int], samples: int, seed: int
+) -> None:
+    rows, cols, tile_rows, tile_cols = shape
+    grids = grids_of(all_kernels, rows, cols, tile=(tile_rows, tile_cols), device=FloatingPoint())
+    x, d = signals(seed, samples, cols), signals(seed, samples, rows)
+    for grid in grids:
+        grid.initialise(0.5)
+        w = grid.weights().astype(np.float64)
+        np.testing.assert_allclose(grid.forward(x, first_sample=0), x @ w.T, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(grid.backward(d, first_sample=0), d @ w, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", [ConstantStep(), FloatingPoint()])
+def test_all_kernels_refuse_what_is_not_finite(all_kernels: list[Kernels], device: Any) -> None:
+    for grid in grids_of(all_kernels, 4, 5, device=device, tile=(4, 3)):
+        grid.initialise(0.1)
+        before = grid.weights()
+        for bad in (np.nan, np.inf):
+            x, d = np.ones((2, 5), np.float32), np.ones((2, 4), np.float32)
+            x[1, 4] = bad
+            with pytest.raises(NumericalError, match="layer 3: an input or error signal is not finite"):
+                grid.update(x, d, 0.01, first_sample=0)
+            with pytest.raises(NumericalError, match="layer 3: an input or error signal is not finite"):
+                grid.read_forward(x, first_sample=0)
+        np.testing.assert_array_equal(grid.weights(), before)
+
+
+def test_all_kernels_refuse_sums_beyond_fixed_point(all_kernels: list[Kernels]) -> None:
+    for grid in grids_of(all_kernels, 2, 4, device=FloatingPoint(), tile=(2, 2)):
+        grid.set_weights(np.full((2, 4), 1.1e6, np.float32))
+        x = np.ones((1, 4), np.float32)
+        # one tile sums to 2.2e6 < 2^22 = 4.19e6, and the two of a row to 4.4e6
+        assert grid.forward(x / 2, first_sample=0)[0, 0] == pytest.approx(2.2e6)
+        with pytest.raises(NumericalError, match=r"layer 3: an output .* has reached 2\^22"):
+            grid.read_forward(x, first_sample=0)
+        with pytest.raises(NumericalError, match=r"reached 2\^22"):
+            grid.read_forward(1e6 * x, first_sample=0)
+
+
+def test_large_batches_by_blas_agree_with_the_specification() -> None:
+    # one tile is above the size from which BLAS makes the products of four or more vectors, one below
+    read = Converters(input_bits=7, output_bits=0, output_bound=30.0, read_noise=0.01)
+    management = Management(noise_management="abs_max", bound_management="iterative")
+    for device in (None, FloatingPoint()):
+        grids = grids_of(
+            [ReferenceKernels(), for_module(np)],
+            730,
+            1030,
+            tile=(720, 730),
+            device=device,
+            read=read,
+            management=management,
+        )
+        for lines, name in ((1030, "read_forward"), (730, "read_backward")):
+            x = signals(3, 5, lines, 3.0)
+            x[2] = 0  # exactly zero under noise management
+            values = []
+            for grid in grids:
+                grid.initialise(0.9)
+                sums, count = getattr(grid, name)(x, first_sample=2)
+                values.append(from_fixed(sums))
+            assert count.repeats > 0 or device is not None
+            np.testing.assert_allclose(values[1], values[0], rtol=0, atol=2e-3)
+            assert not values[1][2].any()
+
+
+# --- CUDA ---
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+def test_nvcc_compiles_the_cuda_sources_without_fusing(tmp_path: Path) -> None:
+    (tmp_path / "kernels.cu").write_text(source(), encoding="utf-8")
+    command = ["nvcc", "-ptx", "-arch=sm_80", *OPTIONS, "kernels.cu", "-o", "kernels.ptx"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    text = (tmp_path / "kernels.ptx").read_text()
+    assert text.count(".entry") == 9
+    assert "fma.rn.f32 " not in text.split(".entry update_gains")[0]
+    assert "sqrt.rn.f32" in text  # the correctly rounded ones, not approximations
+    assert "div.rn.f32" in text
+
+
+def test_nvrtc_compiles_the_cuda_sources() -> None:
+    library = _nvrtc()
+    program = ctypes.c_void_p()
+    code = source().encode()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), code, b"kernels.cu", 0, None, None) == 0
+    options = [b"--gpu-architecture=compute_80", *(option.encode() for option in OPTIONS)]
+    result = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    size = ctypes.c_size_t()
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    assert result == 0, log.value.decode()
+
+
+def _nvrtc() -> Any:
+    """The NVRTC library of the pip package or of CuPy's toolkit; skips where there is none."""
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc is not installed")
+    import nvidia.cuda_nvrtc
+
+    found = sorted(Path(next(iter(nvidia.cuda_nvrtc.__path__)), "lib").glob("libnvrtc.so*"))
+    if not found:
+        pytest.skip("nvidia-cuda-nvrtc has no library here")
+    return ctypes.CDLL(str(found[0]))
+
+
+def test_a_gpu_updates_as_the_specification_does() -> None:
+    xp = array_module("auto")
+    if xp is np:
+        pytest.skip("no CuPy or no GPU")
+    update = UpdateSettings(bit_length=31)
+    for device in (ConstantStep(dw_min=0.02), FloatingPoint()):
+        here = make_grid(40, 300, tile=(30, 170), device=device, update=update, kernels="reference")
+        there = make_grid(40, 300, tile=(30, 170), device=device, update=update, xp=xp)
+        x, d = signals(1, 3, 300), signals(2, 3, 40)
+        for grid in (here, there):
+            grid.initialise(0.6)
+        here.update(x, d, 0.1, first_sample=1)
+        there.update(xp.asarray(x), xp.asarray(d), 0.1, first_sample=1)
+        assert_same_bits([here.weights(), there.weights()])
+        y = there.forward(xp.asarray(x), first_sample=0)
+        np.testing.assert_allclose(y.get(), here.forward(x, first_sample=0), rtol=0, atol=1e-4)
+
+
+def test_kernels_are_chosen_by_the_arrays() -> None:
+    assert for_module(np).name == "numba"
+    assert for_module(np, "reference").name == "reference"
+    with pytest.raises(ValueError, match='kernels = "cuda" does not work on numpy arrays; write reference or numba'):
+        for_module(np, "cuda")
+    warm_up()
+
+
+# --- gains and lengths of the trains ---
+
+
+def rule(**changes: Any) -> UpdateRule:
+    arguments: dict[str, Any] = {
+        "bit_length": 31,
+        "noise_per_batch": False,
+        "update_management": True,
+        "dynamic_bit_length": True,
+        "dw_min": 0.001,
+        "dw_min_std": 0.0,
+    }
+    return UpdateRule(**(arguments | changes))
+
+
+def test_gains_are_those_measured_on_aihwkit() -> None:
+    # scenarios bl31_um_ublm and bl31_um: x up to 1, d up to 0.9, lr 0.01
+    x, d = np.float32(1), np.float32(0.9)
+    bits, gain_x, gain_d = gains(x, d, 0.01, rule())
+    assert (bits, gain_x, gain_d) == (9, pytest.approx(1.0), pytest.approx(1.1111, abs=1e-4))
+    bits, gain_x, gain_d = gains(x, d, 0.01, rule(dynamic_bit_length=False))
+    assert (bits, gain_x, gain_d) == (31, pytest.approx(0.539, abs=5e-4), pytest.approx(0.599, abs=5e-4))
+
+
+def test_gains_multiply_to_the_learning_rate() -> None:
+    # BL dw_min gain_x gain_d = lr, so that the mean change is lr x d, however the gain is shared
+    for managed in (False, True):
+        for dynamic in (False, True):
+            chosen = rule(update_management=managed, dynamic_bit_length=dynamic)
+            bits, gain_x, gain_d = gains(np.float32(0.7), np.float32(0.02), 0.01, chosen)
+            assert bits * 0.001 * gain_x * gain_d == pytest.approx(0.01, rel=1e-6)
+            # dynamic: ceil(0.01 * 0.7 * 0.02 / 0.001) = 1
+            assert bits == (1 if dynamic else 31)
+
+
+def test_a_change_too_large_for_the_train_clips_d_and_not_x() -> None:
+    bits, gain_x, gain_d = gains(np.float32(2), np.float32(5), 1.0, rule())
+    # wanted 10 / 0.001 = 10000 slots; x keeps probability 1 at its peak, d is multiplied by far more than 1 / 5
+    assert bits == 31
+    assert gain_x * 2 == pytest.approx(1.0)
+    assert gain_d * 5 == pytest.approx(10000 / 31)
+
+
+def test_without_signal_there_are_no_pulses() -> None:
+    for x, d, rate in ((0, 1, 0.1), (1, 0, 0.1), (1, 1, 0.0)):
+        assert gains(np.float32(x), np.float32(d), rate, rule()) == (0, 0, 0)
+        assert gains(np.float32(x), np.float32(d), rate, rule(dynamic_bit_length=False)) == (31, 0, 0)
+
+
+# --- the law of an update ---
+
+TILE = (8, 6)
+COPIES = 70  # tiles in each direction: independent repetitions of one update
+REPEATS = COPIES * COPIES
+
+
+def changes(
+    x: Any, d: Any, device: ConstantStep, update: UpdateSettings, lr: float = 0.01, calls: int = 2
+) -> tuple[Any, PulseCount]:
+    """Weight changes of one update call from zero weights: (repetitions, 8, 6)."""
+    rows, cols = COPIES * TILE[0], COPIES * TILE[1]
+    grid = make_grid(rows, cols, tile=TILE, device=device, update=update)
+    xs, ds = np.tile(np.atleast_2d(x), (1, COPIES)), np.tile(np.atleast_2d(d), (1, COPIES))
+    found, total = [], PulseCount()
+    for call in range(calls):
+        grid.set_weights(np.zeros((rows, cols), np.float32))
+        total += grid.update(xs, ds, lr, first_sample=call * len(xs))
+        blocks = grid.weights().reshape(COPIES, TILE[0], COPIES, TILE[1]).swapaxes(1, 2)  # (COPIES, COPIES, 8, 6)
+        found.append(blocks.reshape(REPEATS, *TILE))
+    return np.concatenate(found).astype(np.float64), total
+
+
+X = np.array([1.0, -0.8, 0.5, 0.25, -0.1, 0.0], np.float32)
+D = np.array([0.9, -0.6, 0.4, -0.3, 0.2, 0.1, -0.05, 0.0], np.float32)
+
+
+@pytest.mark.parametrize("noise_per", ["sample", "batch"])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("bits", [1, 10, 31])
+def test_mean_variance_and_covariance_are_the_closed_form(noise_per: Any, noise: float, bits: int) -> None:
+    lr, step = 0.004, 0.001
+    update = UpdateSettings(bit_length=bits, noise_per=noise_per)
+    dw, counts = changes(X, D, ideal(dw_min_std=noise), update, lr)
+    n = len(dw)
+    gain = np.sqrt(lr / (step * bits))
+    p, q = np.minimum(gain * np.abs(X), 1.0), np.minimum(gain * np.abs(D), 1.0)
+    mean = -bits * step * np.outer(q * np.sign(D), p * np.sign(X))
+    pq = np.outer(q, p)
+    variance = bits * step**2 * (pq * (1 - pq) + noise**2 * pq)
+    live = variance > 1e-15
+    z = (dw.mean(0) - mean)[live] / np.sqrt(variance[live] / n)
+    assert 0.6 < rms(z) < 1.4
+    assert np.abs(z).max() < 4.5
+    kurtosis = ((dw - dw.mean(0)) ** 4).mean(0)[live]
+    z = (dw.var(0)[live] - variance[live]) / np.sqrt((kurtosis - variance[live] ** 2) / n)
+    assert 0.6 < rms(z) < 1.5
+    # cells of one row share its train: Cov = BL step^2 p_j p_k q (1 - q), with the signs of the changes
+    row, j, k = 1, 0, 1
+    covariance = bits * step**2 * q[row] * (1 - q[row]) * p[j] * p[k] * np.sign(X[j] * X[k])
+    products = (dw[:, row, j] - mean[row, j]) * (dw[:, row, k] - mean[row, k])
+    assert abs(products.mean() - covariance) < 4.5 * products.std() / np.sqrt(n)
+    # cells that share nothing are independent
+    products = (dw[:, 0, 2] - mean[0, 2]) * (dw[:, 1, 3] - mean[1, 3])
+    assert abs(products.mean()) < 4.5 * products.std() / np.sqrt(n)
+    # counts: every tile is one cycle of BL slots; the sum of hits has mean sum BL p q
+    assert (counts.slots, counts.cycles) == (n * bits, n)
+    assert counts.expected_coincidences == pytest.approx(n * bits * pq.sum(), rel=1e-6)
+    assert counts.coincidences == pytest.approx(counts.expected_coincidences, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def measured() -> Any:
+    if not REFERENCE_FILE.exists():
+        pytest.skip(f"needs {REFERENCE_FILE.name}, aihwkit's statistics, which this repository does not contain")
+    with np.load(REFERENCE_FILE) as file:
+        return {name: file[name] for name in file.files}
+
+
+def scenario(measured: Any, name: str) -> tuple[Any, ConstantStep, UpdateSettings, float]:
+    """Inputs, device, settings and learning rate of an update scenario."""
+    meta = json.loads(str(measured["meta_json"]))["update"][name]
+    told = {key: value for key, value in meta["device"].items() if key != "kind"}
+    dynamic = meta["update"]["update_bl_management"] == "True"
+    managed = meta["update"]["update_management"] == "True"
+    update = UpdateSettings(
+        bit_length=int(meta["update"]["desired_bl"]), update_management=managed, dynamic_bit_length=dynamic
+    )
+    signal = np.array(meta["x"], np.float32), np.array(meta["d"], np.float32)
+    return signal, ConstantStep(**told), update, meta["lr"]
+
+
+PULSED = [
+    "ideal_bl10",
+    "dw_min_std",
+    "dw_min_dtod",
+    "up_down",
+    "bounds",
+    "prob_clip",
+    "bl31_um_ublm",
+    "bl31_um",
+    "batch4_bounds_std",
+]
+
+
+@pytest.mark.parametrize("noise_per", ["sample", "batch"])
+@pytest.mark.parametrize("name", PULSED)
+def test_updates_have_the_moments_measured_on_aihwkit(measured: Any, name: str, noise_per: Any) -> None:
+    (x, d), device, update, lr = scenario(measured, name)
+    update = UpdateSettings(
+        bit_length=update.bit_length,
+        noise_per=noise_per,
+        update_management=update.update_management,
+        dynamic_bit_length=update.dynamic_bit_length,
+    )
+    dw, counts = changes(x, d, device, update, lr)
+    n, theirs = len(dw), {key: measured[f"update/{name}/{key}"] for key in ("mean", "var", "se_mean", "se_var")}
+    fixed = theirs["var"] < 1e-14  # probability 0 or 1: no spread, so compared as numbers
+    np.testing.assert_allclose(dw.mean(0)[fixed], theirs["mean"][fixed], rtol=0, atol=2e-8)
+    np.testing.assert_allclose(dw.var(0)[fixed], 0, rtol=0, atol=1e-13)
+    live = ~fixed
+    fourth = ((dw - dw.mean(0)) ** 4).mean(0)
+    se_mean = np.hypot(np.sqrt(dw.var(0) / n), theirs["se_mean"])[live]
+    se_var = np.hypot(np.sqrt((fourth - dw.var(0) ** 2) / n), theirs["se_var"])[live]
+    assert 0.5 < rms((dw.mean(0) - theirs["mean"])[live] / se_mean) < 1.5
+    assert 0.5 < rms((dw.var(0) - theirs["var"])[live] / se_var) < 1.6
+    if name == "bl31_um_ublm":
+        assert counts.slots == 9 * counts.cycles
+
+
+def test_pulse_response_is_that_of_aihwkit(measured: Any) -> None:
+    # certain pulses, one slot each, of 0.01 between +-0.6: 400 up, then 400 down
+    device = ideal(dw_min=0.01, w_max=0.6, w_min=-0.6)
+    grid = make_grid(1, 1, device=device, update=UpdateSettings(bit_length=1))
+    one = np.ones((1, 1), np.float32)
+    response = []
+    for pulse in range(800):
+        grid.update(one, -one if pulse < 400 else one, 0.01, first_sample=pulse)
+        response.append(grid.weights()[0, 0])
+    np.testing.assert_allclose(response, measured["pulse_response/ConstantStep"], rtol=0, atol=2e-6)
+
+
+def test_alternating_pulses_drift_the_way_of_the_stronger_step() -> None:
+    one = np.ones((1, 1), np.float32)
+    for up_down, drift in ((0.1, 0.0001), (-0.1, -0.0001), (0.0, 0.0)):
+        grid = make_grid(1, 1, device=ideal(up_down=up_down), update=UpdateSettings(bit_length=1))
+        for pulse in range(400):
+            grid.update(one, one if pulse % 2 else -one, 0.001, first_sample=pulse)
+        # a pair of certain pulses leaves dw_min times the asymmetry
+        assert grid.weights()[0, 0] == pytest.approx(200 * drift, abs=1e-6)
+
+
+@pytest.mark.parametrize("noise_per", ["sample", "batch"])
+def test_bounds_hold_and_are_reached(noise_per: Any) -> None:
+    device = ConstantStep(dw_min=0.01)
+    update = UpdateSettings(bit_length=31, noise_per=noise_per)
+    grid = make_grid(20, 30, tile=(8, 11), device=device, update=update)
+    grid.set_weights(np.full((20, 30), 99.0, np.float32))
+    upper = grid.weights()
+    grid.set_weights(np.full((20, 30), -99.0, np.float32))
+    lower = grid.weights()
+    # clipping to a bound shows it: they spread by 30 percent about 0.6
+    assert upper.mean() == pytest.approx(0.6, abs=0.03)
+    grid.initialise(0.3)
+    x = np.ones((4, 30), np.float32)
+    for call in range(60):
+        d = np.full((4, 20), -1.0 if call < 30 else 1.0, np.float32)
+        grid.update(x, d, 0.3, first_sample=4 * call)
+        assert (grid.weights() <= upper).all()
+        assert (grid.weights() >= lower).all()
+        if call == 29:
+            # near the top; the last pulse's noise may have taken a step back from the bound
+            assert (upper - grid.weights()).max() < 0.1
+    assert (grid.weights() - lower).max() < 0.1
+
+
+def test_replicas_fire_the_same_trains_on_different_silicon() -> None:
+    x, d = signals(1, 3, 20), signals(2, 3, 10)
+    noisy = {"device": ConstantStep(), "tile": (6, 8)}
+    counts, weights = [], []
+    for replica in (0, 1):
+        grid = make_grid(10, 20, replica=replica, **noisy)
+        grid.initialise(0.05)
+        counts.append(grid.update(x, d, 0.05, first_sample=0))
+        weights.append(grid.weights())
+    assert counts[0] == counts[1]
+    assert not np.array_equal(weights[0], weights[1])
+
+
+def test_every_tile_fires_its_own_trains() -> None:
+    # the same x and d on each tile of an ideal device: equal trains would give equal changes
+    grid = make_grid(16, 12, tile=(8, 6), update=UpdateSettings(bit_length=10))
+    grid.update(np.tile(X, (1, 2)), np.tile(D, (1, 2)), 0.01, first_sample=0)
+    w = grid.weights()
+    tiles = [w[:8, :6], w[:8, 6:], w[8:, :6], w[8:, 6:]]
+    assert not any(np.array_equal(tiles[0], tile) for tile in tiles[1:])
