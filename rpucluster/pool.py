@@ -6,6 +6,7 @@ payloads get from one to the next.
 
 import os
 import secrets
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -289,6 +290,7 @@ def _start_ray(ray: Any, address: str | None) -> bool:
         return False
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
@@ -298,7 +300,14 @@ def _start_ray(ray: Any, address: str | None) -> bool:
                 log_to_driver=False,
                 logging_level="ERROR",
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
         raise AcceleratorError(f"could not {where}: {' '.join(str(error).split())}") from None
     return True
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once where nothing listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()

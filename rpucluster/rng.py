@@ -23,6 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 UInt32 = NDArray[np.uint32]
 Float32 = NDArray[np.float32]
 Key = tuple[int, int]
+"""The two words of a stream's key."""
+Keys = tuple[ArrayLike, ArrayLike]
+"""The same, or arrays of them that broadcast with what they are used for."""
 
 
 class Purpose(IntEnum):
@@ -76,7 +79,7 @@ NORMAL_BOUND: Final = 5.78
 """No normal is larger: the smallest uniform is 2^-24 and sqrt(-2 ln 2^-24) = 5.768."""
 
 
-def philox(counter: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike], key: tuple[ArrayLike, ArrayLike]) -> UInt32:
+def philox(counter: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike], key: Keys) -> UInt32:
     """Philox4x32-10 blocks of counters and keys, each four or two arrays of words that broadcast together.
 
     Returns uint32 of shape (4, *broadcast shape).

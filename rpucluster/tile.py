@@ -12,7 +12,7 @@ from rpucluster import kernels as kernel_sets
 from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Cells, Device
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import MAX_BIT_LENGTH, KernelChoice, ReadRule, Tiling, UpdateRule
+from rpucluster.kernels import MAX_BIT_LENGTH, OFFSET, KernelChoice, ReadRule, Tiling, UpdateRule
 from rpucluster.kernels import from_fixed as from_fixed
 from rpucluster.rng import Float32, Purpose, init_uniform, stream_keys
 
@@ -310,13 +310,15 @@ class TileGrid:
     def _draw_cells(self) -> Cells | None:
         if not self.device.cell_arrays:
             return None
-        arrays = Cells(*(np.empty(self._weights.size, np.float32) for _ in Cells._fields))
-        for key, (offset, rows, cols, _, _) in zip(self._keys(Purpose.DEVICE), self._table.tolist(), strict=True):
-            for first in range(0, rows * cols, _DRAWN_TOGETHER):
-                cells = np.arange(first, min(first + _DRAWN_TOGETHER, rows * cols), dtype=np.uint32)
-                drawn = self.device.draw((int(key[0]), int(key[1])), cells)
-                for array, values in zip(arrays, drawn or (), strict=True):
-                    array[offset + first : offset + first + len(cells)] = values
+        size = self.shape[0] * self.shape[1]
+        arrays = Cells(*(np.empty(size, np.float32) for _ in Cells._fields))
+        keys, offsets = self._keys(Purpose.DEVICE), self._table[:, OFFSET]
+        for first in range(0, size, _DRAWN_TOGETHER):
+            cells = np.arange(first, min(first + _DRAWN_TOGETHER, size))
+            tile = np.searchsorted(offsets, cells, side="right") - 1
+            drawn = self.device.draw((keys[tile, 0], keys[tile, 1]), cells - offsets[tile])
+            for array, values in zip(arrays, drawn or (), strict=True):
+                array[cells] = values
         return Cells(*(self._xp.asarray(array) for array in arrays))
 
     def _flat(self, array: Any) -> Any:

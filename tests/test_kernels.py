@@ -55,7 +55,7 @@ def assert_same_bits(arrays: list[Any]) -> None:
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 70), st.integers(1, 9), st.integers(1, 70))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=SHAPES,
     samples=st.integers(1, 4),
@@ -224,7 +224,7 @@ def test_all_kernels_refuse_sums_beyond_fixed_point(all_kernels: list[Kernels]) 
 
 def test_large_batches_by_blas_agree_with_the_specification() -> None:
     # one tile is above the size from which BLAS makes the products of four or more vectors, one below
-    read = Converters(input_bits=7, output_bits=0, output_bound=30.0, read_noise=0.01)
+    read = Converters(input_bits=7, output_bits=0, output_bound=4.0, read_noise=0.01)
     management = Management(noise_management="abs_max", bound_management="iterative")
     for device in (None, FloatingPoint()):
         grids = grids_of(
@@ -259,7 +259,7 @@ def test_nvcc_compiles_the_cuda_sources_without_fusing(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, check=True)
     text = (tmp_path / "kernels.ptx").read_text()
     assert text.count(".entry") == 9
-    assert "fma.rn.f32 " not in text.split(".entry update_gains")[0]
+    assert "fma.rn.f32" not in text
     assert "sqrt.rn.f32" in text  # the correctly rounded ones, not approximations
     assert "div.rn.f32" in text
 
@@ -367,7 +367,7 @@ def test_without_signal_there_are_no_pulses() -> None:
 # --- the law of an update ---
 
 TILE = (8, 6)
-COPIES = 70  # tiles in each direction: independent repetitions of one update
+COPIES = 60  # tiles in each direction: independent repetitions of one update
 REPEATS = COPIES * COPIES
 
 
@@ -412,12 +412,12 @@ def test_mean_variance_and_covariance_are_the_closed_form(noise_per: Any, noise:
     z = (dw.var(0)[live] - variance[live]) / np.sqrt((kurtosis - variance[live] ** 2) / n)
     assert 0.6 < rms(z) < 1.5
     # cells of one row share its train: Cov = BL step^2 p_j p_k q (1 - q), with the signs of the changes
-    row, j, k = 1, 0, 1
+    row, j, k = 4, 2, 3
     covariance = bits * step**2 * q[row] * (1 - q[row]) * p[j] * p[k] * np.sign(X[j] * X[k])
     products = (dw[:, row, j] - mean[row, j]) * (dw[:, row, k] - mean[row, k])
     assert abs(products.mean() - covariance) < 4.5 * products.std() / np.sqrt(n)
     # cells that share nothing are independent
-    products = (dw[:, 0, 2] - mean[0, 2]) * (dw[:, 1, 3] - mean[1, 3])
+    products = (dw[:, 5, 3] - mean[5, 3]) * (dw[:, 6, 4] - mean[6, 4])
     assert abs(products.mean()) < 4.5 * products.std() / np.sqrt(n)
     # counts: every tile is one cycle of BL slots; the sum of hits has mean sum BL p q
     assert (counts.slots, counts.cycles) == (n * bits, n)

@@ -3,7 +3,9 @@
 import math
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from rpucluster.rng import Key, UInt32
+from numpy.typing import ArrayLike
+
+from rpucluster.rng import Keys
 
 CELL_ARRAYS = ("step_up", "step_down", "lower", "upper")
 
@@ -44,8 +46,11 @@ class Device(Protocol):
         """Cycle-to-cycle standard deviation of a step, relative to that device's step."""
         ...
 
-    def draw(self, key: Key, cells: UInt32) -> Cells | None:
-        """Tolerances of the cells with these indices in the tile whose DEVICE stream has this key."""
+    def draw(self, key: Keys, cells: ArrayLike) -> Cells | None:
+        """Tolerances of the cells with these indices in the tile whose DEVICE stream has this key.
+
+        Key words may be arrays, one for each cell, so that one call serves the cells of many tiles.
+        """
         ...
 
 

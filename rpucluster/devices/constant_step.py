@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rpucluster.devices.base import CELL_ARRAYS, Cells, require
-from rpucluster.rng import Key, UInt32, block_normals, philox
+from rpucluster.rng import Keys, block_normals, philox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,10 @@ class ConstantStep:
         require("w_min", self.w_min, self.w_min < 0, "a number below 0, such as -0.6")
         require("up_down", self.up_down, -1 < self.up_down < 1, "a number between -1 and 1, such as 0.0")
 
-    def draw(self, key: Key, cells: UInt32) -> Cells:
+    def draw(self, key: Keys, cells: ArrayLike) -> Cells:
         """Tolerances of the cells with these indices (row * columns + column) in a tile; four float32 arrays.
 
-        ``key`` is that of the tile's DEVICE stream; the block of a cell holds its normals z0 to z3:
+        ``key`` is that of the tile's DEVICE stream, or of each cell's; the block of a cell holds its normals z0 to z3:
         gain = 1 + dw_min_dtod z0, r = up_down_dtod z1, steps dw_min |gain + bias +- r|, bounds
         |w_max (1 + w_max_dtod z2)| and -|w_min (1 + w_min_dtod z3)| (aihwkit's construction).
         """

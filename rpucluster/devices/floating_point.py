@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rpucluster.rng import Key, UInt32
+from numpy.typing import ArrayLike
+
+from rpucluster.rng import Keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,5 +27,5 @@ class FloatingPoint:
         """No step noise: 0."""
         return 0.0
 
-    def draw(self, key: Key, cells: UInt32) -> None:
+    def draw(self, key: Keys, cells: ArrayLike) -> None:
         """Exact weights have no tolerances."""

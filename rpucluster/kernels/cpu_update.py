@@ -104,7 +104,7 @@ def _list_hits(
     samples = len(trains.d_words) // rows
     width = len(trains.planes) // samples
     key0, key1 = np.uint64(shard.keys[t, NOISE_KEY, 0]), np.uint64(shard.keys[t, NOISE_KEY, 1])
-    coincidences = 0
+    coincidences = _0
     for i in range(rows):
         for b in range(samples):
             d_word = trains.d_words[b * rows + i]

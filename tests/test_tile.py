@@ -1,0 +1,490 @@
+"""Tile grids: converters and management against closed forms and aihwkit, shards against the whole, messages."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpucluster.devices import ConstantStep, FloatingPoint
+from rpucluster.errors import NumericalError
+from rpucluster.kernels import KernelChoice
+from rpucluster.rng import Purpose, init_uniform, normals, stream_key
+from rpucluster.tile import (
+    Converters,
+    Management,
+    PulseCount,
+    ReadCount,
+    TileGrid,
+    UpdateSettings,
+    from_fixed,
+)
+from tests.grids import PERFECT, REFERENCE_FILE, ideal, make_grid, rms, signals
+
+KERNELS: tuple[KernelChoice, ...] = ("reference", "numba")
+NM = Management(noise_management="abs_max")
+
+
+@pytest.fixture(scope="module")
+def measured() -> Any:
+    if not REFERENCE_FILE.exists():
+        pytest.skip(f"needs {REFERENCE_FILE.name}, aihwkit's statistics, which this repository does not contain")
+    with np.load(REFERENCE_FILE) as file:
+        return {name: file[name] for name in file.files}
+
+
+# --- reads against aihwkit ---
+
+
+def scenario(measured: Any, way: str, name: str) -> tuple[Converters, Management]:
+    io = json.loads(str(measured["meta_json"]))[way][name]["io"]
+
+    def bits(resolution: str) -> int:
+        # its resolution is 1 / (2^bits - 2), or negative for none
+        return round(np.log2(1 / float(resolution) + 2)) if float(resolution) > 0 else 0
+
+    bound = float(io["out_bound"]) or float("inf")  # there 0 is none
+    read = Converters(
+        input_bits=bits(io["inp_res"]),
+        output_bits=bits(io["out_res"]),
+        output_bound=bound,
+        read_noise=float(io["out_noise"]),
+    )
+    management = Management(
+        noise_management="abs_max" if "ABS_MAX" in io["noise_management"] else "none",
+        bound_management="iterative" if "ITERATIVE" in io["bound_management"] else "none",
+    )
+    return read, management
+
+
+FORWARD = ["perfect", "out_noise", "inp_res", "inp_clip", "out_res", "out_bound", "noise_res"]
+FORWARD += ["nm_absmax_1.0", "bm_iterative"]
+
+
+@pytest.mark.parametrize(
+    ("way", "name"), [("forward", n) for n in FORWARD] + [("backward", n) for n in ("perfect", "nm_absmax_0.01")]
+)
+def test_reads_have_the_moments_measured_on_aihwkit(measured: Any, way: str, name: str) -> None:
+    read, management = scenario(measured, way, name)
+    grid = make_grid(8, 6, read=read, management=management)
+    grid.set_weights(measured["forward/W"])
+    n = 20_000
+    lines = np.tile(measured[f"{way}/{name}/input"], (n, 1))
+    y = (grid.forward if way == "forward" else grid.backward)(lines, first_sample=0).astype(np.float64)
+    theirs = {key: measured[f"{way}/{name}/{key}"] for key in ("mean", "var", "se_mean", "se_var")}
+    noisy = read.read_noise > 0
+    if not noisy:
+        np.testing.assert_allclose(y[0], theirs["mean"], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(y.var(0), 0)
+        return
+    se_mean = np.hypot(y.std(0) / np.sqrt(n), theirs["se_mean"])
+    se_var = np.hypot(np.sqrt(((y - y.mean(0)) ** 4).mean(0) - y.var(0) ** 2) / np.sqrt(n), theirs["se_var"])
+    assert 0.3 < rms((y.mean(0) - theirs["mean"]) / se_mean) < 1.7
+    assert 0.3 < rms((y.var(0) - theirs["var"]) / se_var) < 1.7
+
+
+# --- converters and management ---
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_dac_codes_round_half_to_even(kernels: KernelChoice) -> None:
+    # 3 bits: 2^3 - 2 = 6 steps of 1/3 over [-1, 1]; the weight 1 shows the code
+    grid = make_grid(1, 1, read=Converters(input_bits=3, output_bits=0, read_noise=0.0), kernels=kernels)
+    grid.set_weights(np.ones((1, 1), np.float32))
+    x = np.array([[0.0], [0.16], [0.17], [0.5], [-0.5], [0.9], [1.0], [1.7], [-9.0]], np.float32)
+    codes = 3 * grid.forward(x, first_sample=0)[:, 0]
+    # 0.5 is 1.5 steps, which goes to 2; beyond 1 it clips
+    np.testing.assert_allclose(codes, [0, 0, 1, 2, -2, 3, 3, 3, -3], atol=1e-6)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_adc_codes_round_half_to_even_and_clip(kernels: KernelChoice) -> None:
+    # 3 bits over +-0.75: steps of 0.25
+    read = Converters(input_bits=0, output_bits=3, output_bound=0.75, read_noise=0.0)
+    grid = make_grid(1, 1, read=read, kernels=kernels)
+    grid.set_weights(np.ones((1, 1), np.float32))
+    x = np.array([[0.1], [0.125], [0.13], [0.375], [-0.6], [0.7], [1.0], [-1.0]], np.float32)
+    np.testing.assert_array_equal(grid.forward(x, first_sample=0)[:, 0], [0, 0, 0.25, 0.5, -0.5, 0.75, 0.75, -0.75])
+
+
+def test_read_noise_is_that_normal_of_the_stream() -> None:
+    grid = make_grid(10, 7, tile=(6, 4), read=Converters(input_bits=0, output_bits=0, read_noise=0.25))
+    y = grid.forward(np.zeros((3, 7), np.float32), first_sample=100)
+    for b in range(3):
+        for tile_row, rows in enumerate((slice(0, 6), slice(6, 10))):
+            count = rows.stop - rows.start
+            noise = sum(
+                0.25 * normals(stream_key(11, Purpose.READ_FORWARD, 3, 0, tile_row, tile_col), count, 100 + b)
+                for tile_col in (0, 1)
+            )
+            np.testing.assert_allclose(y[b, rows], noise, rtol=0, atol=1e-6)
+
+
+def test_noise_of_reads_has_its_deviation_in_each_direction_and_purpose() -> None:
+    grid = make_grid(40, 30, read=Converters(input_bits=0, output_bits=0, read_noise=0.06))
+    reads = [
+        grid.forward(np.zeros((500, 30), np.float32), first_sample=0),
+        grid.forward(np.zeros((500, 30), np.float32), first_sample=0, purpose=Purpose.EVALUATE),
+        grid.backward(np.zeros((500, 40), np.float32), first_sample=0)[:, :30],
+    ]
+    for y in reads:
+        assert abs(y.mean()) < 4 * 0.06 / np.sqrt(y.size)
+        assert y.std() == pytest.approx(0.06, rel=4 / np.sqrt(2 * y.size))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        correlation = np.corrcoef(reads[one][:, :30].reshape(-1), reads[other][:, :30].reshape(-1))[0, 1]
+        assert abs(correlation) < 4 / np.sqrt(500 * 30)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_noise_management_scales_signal_and_noise(kernels: KernelChoice) -> None:
+    read = Converters(input_bits=7, output_bits=9, output_bound=2.0, read_noise=0.06)
+    grid = make_grid(8, 6, read=read, management=NM, kernels=kernels)
+    grid.initialise(0.5)
+    x = signals(1, 4, 6)
+    # a power of two changes no rounding: what is scaled is the same read, noise included
+    y = grid.forward(x, first_sample=0)
+    np.testing.assert_array_equal(grid.forward(x * 2.0**-9, first_sample=0), y * 2.0**-9)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_under_noise_management_a_tile_that_sees_zeros_gives_exact_zeros(kernels: KernelChoice) -> None:
+    x = np.zeros((2, 6), np.float32)
+    x[1, 5] = 1e-20  # seen by the second tile column alone
+    grid = make_grid(4, 6, tile=(4, 3), read=Converters(), management=NM, kernels=kernels)
+    y, count = grid.read_forward(x, first_sample=0)
+    assert not y[0].any()
+    # weights 0, noise 0.06 of 1e-20: below the 2^-40 of the sums
+    assert not y[1].any()
+    assert count == ReadCount(passes=4, repeats=0)
+    without = make_grid(4, 6, tile=(4, 3), read=Converters(), kernels=kernels)
+    assert without.forward(x, first_sample=0).all()
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_bound_management_halves_until_nothing_clips(kernels: KernelChoice) -> None:
+    read = Converters(input_bits=0, output_bits=0, output_bound=0.3, read_noise=0.0)
+    management = Management(bound_management="iterative")
+    grid = make_grid(2, 2, read=read, management=management, kernels=kernels)
+    grid.set_weights(np.array([[1.0, 0.0], [0.25, 0.0]], np.float32))
+    x = np.array([[0.2, 0], [0.31, 0], [1.0, 0]], np.float32)
+    y, count = grid.read_forward(x, first_sample=0)
+    # outputs 0.2, 0.31 and 1 need 0, 1 and 2 halvings to get below 0.3, and come back exact
+    assert count == ReadCount(passes=3, repeats=3)
+    np.testing.assert_array_equal(from_fixed(y), x[:, :1] * np.array([1, 0.25], np.float32))
+    clipped = make_grid(2, 2, read=read, kernels=kernels)
+    clipped.set_weights(grid.weights())
+    np.testing.assert_allclose(clipped.forward(x, first_sample=0)[:, 0], [0.2, 0.3, 0.3])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize(("bits", "repeats"), [(0, 10), (5, 3), (2, 0)])
+def test_bound_management_stops_at_two_bits_of_input(bits: int, repeats: int, kernels: KernelChoice) -> None:
+    read = Converters(input_bits=bits, output_bits=0, output_bound=1e-6, read_noise=0.0)
+    grid = make_grid(1, 1, read=read, management=Management(bound_management="iterative"), kernels=kernels)
+    grid.set_weights(np.ones((1, 1), np.float32))
+    y, count = grid.read_forward(np.ones((1, 1), np.float32), first_sample=0)
+    assert count.repeats == repeats
+    assert from_fixed(y)[0, 0] == pytest.approx(1e-6 * 2**repeats, rel=1e-4)
+
+
+def test_repeats_draw_new_noise() -> None:
+    read = Converters(input_bits=0, output_bits=0, output_bound=1.0, read_noise=0.01)
+    grid = make_grid(1, 1, read=read, management=Management(bound_management="iterative"))
+    grid.set_weights(np.ones((1, 1), np.float32))
+    # 0.999 clips where the noise is above 0.001; such samples take normal 0 of round 1, doubled
+    y = grid.forward(np.full((500, 1), 0.999, np.float32), first_sample=0)[:, 0] - 0.999
+    key = stream_key(11, Purpose.READ_FORWARD, 3)
+    for b in range(500):
+        first, second = (0.01 * normals(key, 1, b, round=r)[0] for r in (0, 1))
+        assert y[b] == pytest.approx(first if 0.999 + first <= 1 else 2 * second, abs=1e-6)
+
+
+# --- shards against the whole ---
+
+
+def shards(**arguments: Any) -> list[list[TileGrid]]:
+    """2 x 2 shards of a layer of 5 x 4 tiles, with edges in both directions."""
+    return [
+        [make_grid(45, 50, tile=(10, 13), row_tiles=r, col_tiles=c, **arguments) for c in ((0, 3), (3, 4))]
+        for r in ((0, 2), (2, 5))
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"device": ConstantStep(dw_min=0.01), "update": UpdateSettings(bit_length=31, update_management=True)},
+        {"device": ConstantStep(dw_min=0.01), "update": UpdateSettings(noise_per="batch", dynamic_bit_length=True)},
+        {"device": FloatingPoint()},
+    ],
+    ids=["sample", "batch", "exact"],
+)
+def test_shards_behave_as_the_whole_bit_for_bit(arguments: dict[str, Any]) -> None:
+    arguments |= {"read": Converters(), "management": NM}
+    whole, parts = make_grid(45, 50, tile=(10, 13), **arguments), shards(**arguments)
+    flat = [part for row in parts for part in row]
+    for grid in (whole, *flat):
+        grid.initialise(0.6)
+    assert sum(part.tiles for part in flat) == whole.tiles == 20
+    assert sum(part.nbytes for part in flat) == whole.nbytes
+
+    def assembled() -> Any:
+        return np.block([[part.weights() for part in row] for row in parts])
+
+    np.testing.assert_array_equal(assembled(), whole.weights())
+    for step in range(3):
+        x, d = signals(step, 4, 50), signals(step + 10, 4, 45, 0.3)
+        y, count = whole.read_forward(x, first_sample=4 * step)
+        total = ReadCount()
+        for row in parts:
+            sums = 0
+            for part in row:
+                found, more = part.read_forward(x[:, slice(*part.col_range)], first_sample=4 * step)
+                sums, total = sums + found, total + more
+            np.testing.assert_array_equal(sums, y[:, slice(*row[0].row_range)])
+        assert total == count
+        back, _ = whole.read_backward(d, first_sample=4 * step)
+        for col in (0, 1):
+            sums = sum(
+                parts[row][col].read_backward(d[:, slice(*parts[row][col].row_range)], first_sample=4 * step)[0]
+                for row in (0, 1)
+            )
+            np.testing.assert_array_equal(sums, back[:, slice(*parts[0][col].col_range)])
+        pulses = whole.update(x, d, 0.1, first_sample=4 * step)
+        parted = PulseCount()
+        for part in flat:
+            parted += part.update(
+                x[:, slice(*part.col_range)], d[:, slice(*part.row_range)], 0.1, first_sample=4 * step
+            )
+        assert (parted.slots, parted.coincidences, parted.cycles) == (
+            pulses.slots,
+            pulses.coincidences,
+            pulses.cycles,
+        )
+        assert parted.expected_coincidences == pytest.approx(pulses.expected_coincidences, rel=1e-12)
+        np.testing.assert_array_equal(assembled().view(np.uint32), whole.weights().view(np.uint32))
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_the_product_of_a_large_tile_does_not_depend_on_its_shard(samples: int) -> None:
+    # five vectors go through BLAS; the tile lies at another offset of another buffer, and x has another stride
+    arguments: dict[str, Any] = {"tile": (730, 729), "device": FloatingPoint(), "read": PERFECT}
+    whole = make_grid(730, 1458 + 100, **arguments)
+    alone = make_grid(730, 1458 + 100, col_tiles=(1, 2), **arguments)
+    for grid in (whole, alone):
+        grid.initialise(0.5)
+    x, d = signals(1, samples, 1558), signals(2, samples, 730)
+    only = np.zeros_like(x)
+    only[:, 729:1458] = x[:, 729:1458]
+    y, _ = whole.read_forward(only, first_sample=0)
+    np.testing.assert_array_equal(alone.read_forward(x[:, 729:1458], first_sample=0)[0], y)
+    back, _ = whole.read_backward(d, first_sample=0)
+    np.testing.assert_array_equal(alone.read_backward(d, first_sample=0)[0], back[:, 729:1458])
+
+
+def test_a_batch_of_updates_is_its_samples_one_by_one() -> None:
+    x, d = signals(1, 6, 33), signals(2, 6, 20)
+    for device in (ConstantStep(dw_min=0.01), FloatingPoint()):
+        grids = [make_grid(20, 33, tile=(8, 9), device=device) for _ in range(2)]
+        for grid in grids:
+            grid.initialise(0.6)
+        whole = grids[0].update(x, d, 0.1, first_sample=50)
+        single = PulseCount()
+        for b in range(6):
+            single += grids[1].update(x[b : b + 1], d[b : b + 1], 0.1, first_sample=50 + b)
+        np.testing.assert_array_equal(grids[0].weights(), grids[1].weights())
+        assert (single.slots, single.coincidences, single.cycles) == (whole.slots, whole.coincidences, whole.cycles)
+
+
+def test_signals_may_be_slices_read_only_or_of_another_type() -> None:
+    grids = [make_grid(6, 5, tile=(4, 3), device=ConstantStep(), read=Converters()) for _ in range(3)]
+    wide, d = signals(1, 3, 10), signals(2, 3, 6)
+    locked, locked_d = wide[:, 2:7].copy(), d.copy()
+    locked.flags.writeable = locked_d.flags.writeable = False
+    variants = [(wide[:, 2:7], d), (locked, locked_d), (wide[:, 2:7].astype(np.float64), d.astype(np.float64))]
+    results = []
+    for grid, (x, delta) in zip(grids, variants, strict=True):
+        grid.initialise(0.3)
+        grid.update(x, delta, 0.05, first_sample=0)
+        results.append((grid.forward(x, first_sample=0), grid.backward(delta, first_sample=0), grid.weights()))
+    for result in results[1:]:
+        for one, other in zip(results[0], result, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+# --- weights ---
+
+
+def test_floating_point_is_plain_gradient_descent() -> None:
+    grid = make_grid(20, 30, tile=(7, 11), device=FloatingPoint(), read=Converters())
+    grid.initialise(0.4)
+    w = grid.weights().astype(np.float64)
+    np.testing.assert_array_equal(grid.weights(), np.float32(0.4) * init_uniform(11, 3, 20, 30))
+    for step in range(5):
+        x, d = signals(step, 8, 30), signals(step + 9, 8, 20)
+        # no converters, no noise, no bounds although the settings have them
+        np.testing.assert_allclose(grid.forward(x, first_sample=0), x @ w.T, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(grid.backward(d, first_sample=0), d @ w, rtol=0, atol=1e-5)
+        count = grid.update(x, d, 0.1, first_sample=8 * step)
+        w -= 0.1 * d.T.astype(np.float64) @ x
+        np.testing.assert_allclose(grid.weights(), w, rtol=0, atol=1e-5)
+        assert count == PulseCount(cycles=3 * 3 * 8)
+
+
+def test_initial_weights_are_the_same_for_every_replica_and_clipped_to_the_device() -> None:
+    grids = [make_grid(12, 15, tile=(5, 4), device=ConstantStep(), replica=replica) for replica in (0, 1)]
+    for grid in grids:
+        grid.initialise(0.1)  # below almost every bound
+        expected = np.float32(0.1) * init_uniform(11, 3, 12, 15)
+        assert np.mean(grid.weights() == expected) > 0.98
+        grid.initialise(5.0)
+    assert not np.array_equal(grids[0].weights(), grids[1].weights())  # other bounds
+    assert np.abs(grids[0].weights()).max() < 0.6 * (1 + 0.3 * 5.78)
+
+
+def test_programming_ends_within_half_a_step() -> None:
+    grid = make_grid(30, 40, tile=(16, 16), device=ConstantStep())
+    grid.set_weights(np.full((30, 40), 99, np.float32))
+    upper = grid.weights()
+    grid.set_weights(np.full((30, 40), -99, np.float32))
+    lower = grid.weights()
+    grid.initialise(0.2)
+    start, target = grid.weights(), signals(5, 30, 40, 0.4)
+    pulses = grid.program(target)
+    reached = grid.weights()
+    # no step is above 0.001 (1 + 0.3 5.78 + 0.01 5.78) = 0.0028
+    assert np.abs(reached - np.clip(target, lower, upper)).max() <= 0.0014
+    assert ((reached >= lower) & (reached <= upper)).all()
+    # each pulse moves about 0.001, so their number is the way over the step, averaged over devices
+    way = np.abs(np.clip(target, lower, upper) - start).sum()
+    assert pulses == pytest.approx(way / 0.001 * np.mean(1 / (1 + 0.3 * np.linspace(-2, 2, 9))), rel=0.3)
+    # cells within half a step need no pulse; those that stopped early at a bound may
+    assert grid.program(reached) == 0
+    np.testing.assert_array_equal(grid.weights(), reached)
+
+
+def test_ideal_programming_counts_exactly() -> None:
+    grid = make_grid(2, 2, device=ideal(dw_min=0.01))
+    assert grid.program(np.array([[0.1, -0.034], [0.036, 7.0]], np.float32)) == 10 + 3 + 4 + 100
+    np.testing.assert_allclose(grid.weights(), [[0.1, -0.03], [0.04, 1.0]], atol=1e-6)
+
+
+def test_digital_weights_are_copied_exactly() -> None:
+    grid = make_grid(7, 9, tile=(3, 4), device=FloatingPoint())
+    target = signals(1, 7, 9, 100.0)
+    assert grid.program(target) == 0
+    np.testing.assert_array_equal(grid.weights(), target)
+
+
+def test_state_restores_the_experiment_in_any_partition() -> None:
+    x, d = signals(1, 2, 50), signals(2, 2, 45)
+    arguments: dict[str, Any] = {"device": ConstantStep(), "read": Converters()}
+    whole = make_grid(45, 50, tile=(10, 13), **arguments)
+    whole.initialise(0.3)
+    whole.update(x, d, 0.05, first_sample=0)
+    state = whole.state()
+    assert {name: array.shape for name, array in state.items()} == {"weights": (45, 50)}
+    whole.update(x, d, 0.05, first_sample=2)
+    for row in shards(**arguments):
+        for part in row:
+            rows, cols = slice(*part.row_range), slice(*part.col_range)
+            part.load_state({"weights": state["weights"][rows, cols]})
+            part.update(x[:, cols], d[:, rows], 0.05, first_sample=2)
+            np.testing.assert_array_equal(part.weights(), whole.weights()[rows, cols])
+    with pytest.raises(ValueError, match=r"state has \[\], ConstantStep keeps \['weights'\]"):
+        whole.load_state({})
+
+
+def test_the_grid_owns_its_weights() -> None:
+    given = np.zeros((3, 3), np.float32)
+    given.flags.writeable = False  # as Ray delivers it
+    grid = make_grid(3, 3, device=FloatingPoint())
+    grid.set_weights(given)
+    grid.update(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32), 0.5, first_sample=0)
+    np.testing.assert_array_equal(given, 0)
+    kept = grid.weights()
+    grid.set_weights(given)
+    np.testing.assert_array_equal(kept, -0.5)
+
+
+def test_ranges_and_sizes() -> None:
+    grid = make_grid(45, 50, tile=(10, 13), row_tiles=(3, 5), col_tiles=(1, 4), device=ConstantStep())
+    assert (grid.row_range, grid.col_range, grid.shape, grid.tiles) == ((30, 45), (13, 50), (15, 37), 6)
+    assert grid.nbytes == 15 * 37 * 5 * 4  # weight and four tolerances
+    assert make_grid(4, 5, device=FloatingPoint()).nbytes == 4 * 5 * 4
+
+
+def test_counts_add() -> None:
+    one = PulseCount(slots=1, coincidences=2, expected_coincidences=0.5, cycles=3)
+    assert one + one == PulseCount(slots=2, coincidences=4, expected_coincidences=1.0, cycles=6)
+    assert ReadCount(passes=1, repeats=2) + ReadCount(passes=3) == ReadCount(passes=4, repeats=2)
+
+
+# --- messages ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (Converters, {"input_bits": 1}, "input_bits = 1: write 0 for no quantisation, or 2 to 16"),
+        (Converters, {"output_bits": 2.5}, "output_bits = 2.5: write"),
+        (Converters, {"output_bound": 0.0}, "output_bound = 0.0: write a number above 0"),
+        (Converters, {"output_bound": float("inf")}, "output_bound = inf with output_bits = 9: write output_bits = 0"),
+        (Converters, {"read_noise": -1.0}, "read_noise = -1.0: write a number of at least 0"),
+        (Converters, {"read_noise": float("nan")}, "read_noise = nan: write"),
+        (Management, {"noise_management": "max"}, 'noise_management = "max": write "none" or "abs_max"'),
+        (Management, {"bound_management": "shift"}, 'bound_management = "shift": write "none" or "iterative"'),
+        (UpdateSettings, {"bit_length": 0}, "bit_length = 0: write 1 to 31"),
+        (UpdateSettings, {"bit_length": 32}, "bit_length = 32: write 1 to 31"),
+        (UpdateSettings, {"noise_per": "cell"}, 'noise_per = "cell": write "sample" or "batch"'),
+    ],
+)
+def test_settings_out_of_range_say_what_to_write(kind: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**fields)
+
+
+class Soft(ConstantStep):
+    """A device whose step depends on its weight."""
+
+    step_depends_on_weight = True
+
+
+def test_grids_refuse_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r'noise_per = "batch" needs a step that does not depend .* as that of Soft'):
+        make_grid(2, 2, device=Soft(), update=UpdateSettings(noise_per="batch"))
+    with pytest.raises(ValueError, match=r"row_tiles = \(0, 3\) of a layer with 2: pass part of these"):
+        make_grid(20, 20, tile=(10, 10), row_tiles=(0, 3))
+    with pytest.raises(ValueError, match=r"col_tiles = \(1, 1\) of a layer with 2"):
+        make_grid(20, 20, tile=(10, 10), col_tiles=(1, 1))
+    with pytest.raises(ValueError, match="rows = 0 with tile_rows = 4: write at least 1"):
+        make_grid(0, 4, tile=(4, 4), row_tiles=(0, 1))
+    with pytest.raises(ValueError, match=r"write at most 2\^27 cells"):
+        make_grid(4, 4, tile=(1 << 14, 1 << 14))
+
+
+def test_calls_refuse_what_does_not_fit() -> None:
+    grid = make_grid(4, 5)
+    x, d = np.zeros((2, 5), np.float32), np.zeros((2, 4), np.float32)
+    with pytest.raises(ValueError, match=r"signals of shape \(2, 4\) for a shard of \(4, 5\): pass \(samples, 5\)"):
+        grid.read_forward(d, first_sample=0)
+    with pytest.raises(ValueError, match="x has 2 samples and d 1"):
+        grid.update(x, d[:1], 0.1, first_sample=0)
+    with pytest.raises(ValueError, match="learning rate -0.1: write a number of at least 0"):
+        grid.update(x, d, -0.1, first_sample=0)
+    with pytest.raises(TypeError, match="not list"):
+        grid.read_forward([[0.0] * 5], first_sample=0)
+    with pytest.raises(ValueError, match=r"weights of shape \(5, 4\) for a shard of \(4, 5\)"):
+        grid.set_weights(np.zeros((5, 4), np.float32))
+    with pytest.raises(NumericalError, match="layer 3: a weight to be set is not finite"):
+        grid.set_weights(np.full((4, 5), np.nan, np.float32))
+    with pytest.raises(NumericalError, match=r"reached 2\^22"):
+        from_fixed(np.array([1 << 62]))
+
+
+def test_fixed_point_sums_are_exact_to_their_unit() -> None:
+    sums = np.array([0, 1, -3, 1 << 40, (1 << 62) - 1, -(1 << 61)])
+    np.testing.assert_array_equal(from_fixed(sums[:4]), np.float32(sums[:4] / 2.0**40))
+    with pytest.raises(NumericalError):  # rounds to 2^22 as a float64
+        from_fixed(sums[4:5])
+    assert from_fixed(sums[5:])[0] == -(2.0**21)
