@@ -173,8 +173,11 @@ class TileGrid:
         self.row_range, row_cuts = _cut(rows, tile_rows, row_tiles, "row")
         self.col_range, col_cuts = _cut(cols, tile_cols, col_tiles, "col")
         self.shape = (self.row_range[1] - self.row_range[0], self.col_range[1] - self.col_range[0])
-        if tile_rows * tile_cols > 1 << 27:
-            raise ValueError(f"tile_rows x tile_cols = {tile_rows} x {tile_cols}: write at most 2^27 cells")
+        if tile_rows * tile_cols > 1 << 27 or max(tile_rows, tile_cols) > 1 << 17:
+            # a cell's replay has 32 normals of a stream of 2^34, and a GPU grid 65,535 blocks of four lines
+            raise ValueError(
+                f"tile_rows x tile_cols = {tile_rows} x {tile_cols}: write at most 2^17 lines and 2^27 cells"
+            )
         self.device = device
         self._layer, self._replica, self._seed = layer, replica, seed
         self._layer_shape = (rows, cols)

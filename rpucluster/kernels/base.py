@@ -92,6 +92,21 @@ class ReadRule(NamedTuple):
     rounds: int
     """Bound management: at most this many repeats, each with inputs halved; 0 is none."""
 
+    @property
+    def input_step(self) -> float:
+        """Distance of DAC codes, of inputs in [-1, 1]; 0 without quantisation."""
+        return 1 / self.input_levels if self.input_levels else 0.0
+
+    @property
+    def output_step(self) -> float:
+        """Distance of ADC codes; 0 without quantisation."""
+        return self.output_bound / self.output_levels if self.output_levels else 0.0
+
+    @property
+    def limit(self) -> float:
+        """Where outputs saturate: in codes, or without quantisation in the units of the output."""
+        return self.output_levels or self.output_bound
+
 
 class ReadTotals(NamedTuple):
     """Result of a read."""

@@ -64,12 +64,9 @@ class NumbaKernels:
         """Analog products, summed over tiles in fixed point."""
         lines = _mutable(lines)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
-        quantise = rule.output_levels > 0
         fixed = (
-            lines, sums, first_sample, backward, rule.abs_max,
-            np.float32(rule.input_levels), np.float32(rule.read_noise), quantise,
-            np.float32(rule.output_bound / rule.output_levels if quantise else 1),
-            np.float32(rule.output_levels if quantise else rule.output_bound), rule.rounds,
+            lines, sums, first_sample, backward, rule.abs_max, np.float32(rule.input_step),
+            np.float32(rule.read_noise), np.float32(rule.output_step), np.float32(rule.limit), rule.rounds,
         )  # fmt: skip
         repeats = 0
         table = tiling.table
@@ -128,10 +125,10 @@ def _convert_batch(values: Any, rule: ReadRule) -> Float32:
     with np.errstate(invalid="ignore"):  # what is not finite is found, and told, by the read itself
         peak = np.abs(values).max(1, keepdims=True)  # (B, 1)
         scale = np.where((peak > 0) & rule.abs_max, peak, np.float32(1))
-        v: Float32 = np.clip(values / scale, np.float32(-1), np.float32(1))
+        v: Float32 = values / scale
         if rule.input_levels:
-            v = np.rint(v * np.float32(rule.input_levels)) / np.float32(rule.input_levels)
-        return v
+            v = np.rint(v / np.float32(rule.input_step)) * np.float32(rule.input_step)
+        return np.clip(v, np.float32(-1), np.float32(1))
 
 
 def _mutable(array: Any) -> Any:

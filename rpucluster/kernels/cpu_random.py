@@ -24,7 +24,7 @@ types: Any = numba.types
 def _newest_source() -> tuple[float, int]:
     """Time and size of the newest of the files whose code ends up in a compiled kernel."""
     folder = Path(__file__).parent
-    stats = [path.stat() for path in (*folder.glob("cpu*.py"), folder.parent / "rng.py")]
+    stats = [path.stat() for path in (*folder.glob("*.py"), folder.parent / "rng.py")]
     return max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)
 
 

@@ -12,9 +12,9 @@ from rpucluster.kernels.base import COL0, COLS, FIXED_BITS, FIXED_LIMIT, OFFSET,
 from rpucluster.kernels.cpu_random import bits_float, compiled, fill_normals
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, peak_bits
 
-BLAS_CELLS = 1 << 19
+BLAS_CELLS = 1 << 20
 """From so many cells on, and from `BLAS_BATCH` vectors on, BLAS makes the product."""
-BLAS_BATCH = 4
+BLAS_BATCH = 16
 
 FINE, OUT_OF_RANGE, NOT_FINITE = range(3)
 """How a read ended."""
@@ -30,9 +30,8 @@ class _Line(NamedTuple):
     """One read direction: `ReadRule`'s numbers as float32."""
 
     backward: bool
-    in_levels: Any
+    in_step: Any
     noise: Any
-    quantise: bool
     step: Any
     limit: Any
     rounds: int
@@ -84,12 +83,11 @@ backward_product = compiled(_backward_product, fastmath=_REORDERED)
 
 
 @compiled
-def convert_inputs(values: Any, factor: Any, levels: Any, out: Any) -> None:
-    """The DAC: values / factor, clipped to 1, in codes of 1 / levels unless levels is 0."""
-    if levels > _ZERO:
+def convert_inputs(values: Any, factor: Any, step: Any, out: Any) -> None:
+    """The DAC: values / factor to the nearest multiple of the step, unless that is 0, and clipped to 1."""
+    if step > _ZERO:
         for j in range(len(values)):
-            v = min(max(values[j] / factor, -_ONE), _ONE)
-            out[j] = np.rint(v * levels) / levels
+            out[j] = min(max(np.rint(values[j] / factor / step) * step, -_ONE), _ONE)
     else:
         for j in range(len(values)):
             out[j] = min(max(values[j] / factor, -_ONE), _ONE)
@@ -100,7 +98,7 @@ def _convert_outputs(y: Any, z: Any, line: Any) -> bool:
     """Noise and the ADC, in place; returns whether an output saturated."""
     noise, step, limit = line.noise, line.step, line.limit
     over = 0
-    if line.quantise:
+    if step > _ZERO:
         for i in range(len(y)):
             code = np.rint((y[i] + noise * z[i]) / step)
             over += int(abs(code) > limit)
@@ -149,7 +147,7 @@ def _read_vector(
     repeat = _0
     while True:
         if not ready or repeat > 0:
-            convert_inputs(values, factor, line.in_levels, v)
+            convert_inputs(values, factor, line.in_step, v)
             if line.backward:
                 backward_product(w, rows, cols, v, y)
             else:
@@ -173,9 +171,8 @@ def read(
     first_sample: int,
     backward: bool,
     abs_max: bool,
-    in_levels: Any,
+    in_step: Any,
     noise: Any,
-    quantise: bool,
     step: Any,
     limit: Any,
     rounds: int,
@@ -186,7 +183,7 @@ def read(
 
     With ``ready`` there is one tile, and ``products`` (B, lines out) holds its products.
     """
-    line = _Line(backward, in_levels, noise, quantise, step, limit, rounds)
+    line = _Line(backward, in_step, noise, step, limit, rounds)
     repeats = 0
     for t in range(len(table)):
         rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]

@@ -94,7 +94,7 @@ def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> 
 
 @compiled
 def _list_hits(
-    hits: Any, listed: int, groups: int, blocks: int, shard: Any, t: int, trains: Any, first_sample: int, noise: Any
+    hits: Any, listed: Any, groups: Any, blocks: Any, shard: Any, t: int, trains: Any, first_sample: int, noise: Any
 ) -> Any:
     """List the hits of a tile, rows outside and samples inside, and apply the list whenever it is full.
 

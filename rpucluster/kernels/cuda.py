@@ -6,6 +6,7 @@ same code around them on the CPU.
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib import resources
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,7 @@ from rpucluster.kernels.base import (
 OPTIONS = ("--std=c++14", "--fmad=false")
 SOURCES = ("random.cu", "update.cu", "read.cu")
 _THREADS = 128
+_MOST_BLOCKS = 65_535  # in the second direction of a grid
 
 Launcher = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
 """Called with grid, block and arguments, as CuPy's kernels are."""
@@ -49,7 +51,7 @@ def source() -> str:
 def cuda_kernels(cupy: ModuleType) -> "CudaKernels":
     """The kernels, compiled for the current GPU at their first launch (CuPy keeps them on disk)."""
     module = cupy.RawModule(code=source(), options=OPTIONS)
-    return CudaKernels(cupy, module.get_function)
+    return CudaKernels(cupy, cache(module.get_function))
 
 
 class CudaKernels:
@@ -119,18 +121,15 @@ class CudaKernels:
         scale, v, y = xp.empty(each, "f4"), xp.empty((each, padded_in), "f4"), xp.empty((each, padded_out), "f4")
         pending, saturated, status = xp.empty(each, "i4"), xp.empty(each, "i4"), xp.zeros(1, "i4")
         repeats, sums = xp.zeros(1, "u8"), xp.zeros((len(lines), out), "i8")
-        quantise = rule.output_levels > 0
-        step = np.float32(rule.output_bound / rule.output_levels if quantise else 1)
-        limit = np.float32(rule.output_levels if quantise else rule.output_bound)
         for repeat in range(rule.rounds + 1):
             self._launch("read_convert", (each,), (32,), (
                 table, lines, samples, np.int32(width), np.int32(padded_in), back, np.int32(rule.abs_max),
-                np.float32(rule.input_levels), np.int32(repeat), scale, pending, saturated, repeats, v, status,
+                np.float32(rule.input_step), np.int32(repeat), scale, pending, saturated, repeats, v, status,
             ))  # fmt: skip
             self._launch("read_product", (each, _parts(padded_out, 128 if backward else 4)), (32, 4), (
                 weights, table, keys, v, samples, np.int32(padded_in), np.int32(padded_out), back,
-                np.int64(first_sample), np.float32(rule.read_noise), np.int32(quantise), step, limit,
-                np.int32(repeat), pending, saturated, y,
+                np.int64(first_sample), np.float32(rule.read_noise), np.float32(rule.output_step),
+                np.float32(rule.limit), np.int32(repeat), pending, saturated, y,
             ))  # fmt: skip
             self._launch("read_add", (each, _parts(padded_out, _THREADS)), (_THREADS,), (
                 table, samples, np.int32(out), np.int32(padded_out), back, np.int32(repeat == rule.rounds), y, scale,
@@ -165,7 +164,8 @@ class CudaKernels:
 
 
 def _parts(count: int, size: int) -> int:
-    return -(-count // size)
+    """Blocks of so many threads for a number of lines or cells; the kernels of cells take several each."""
+    return min(-(-count // size), _MOST_BLOCKS)
 
 
 def _lines(tiling: Tiling, backward: bool) -> tuple[tuple[int, int], tuple[int, int]]:

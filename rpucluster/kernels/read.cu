@@ -8,7 +8,7 @@
 // One warp per tile and sample: its scale and DAC codes; decides first whether there is anything to do.
 extern "C" __global__ void read_convert(
     const i64* table, const float* lines, int samples, int shard_lines, int padded, int backward, int abs_max,
-    float levels, int round, float* scale, int* pending, int* saturated, u64* repeats, float* v, int* status
+    float in_step, int round, float* scale, int* pending, int* saturated, u64* repeats, float* v, int* status
 ) {
     int at = blockIdx.x, b = at % samples;
     Tile tile = tile_at(table, at / samples);
@@ -41,8 +41,9 @@ extern "C" __global__ void read_convert(
         if (!again) return;
     }
     for (i64 j = threadIdx.x; j < count; j += 32) {
-        float code = fminf(fmaxf(values[j] / factor, -1.0f), 1.0f);
-        v[(i64)at * padded + j] = levels > 0.0f ? rintf(code * levels) / levels : code;
+        float code = values[j] / factor;
+        if (in_step > 0.0f) code = rintf(code / in_step) * in_step;
+        v[(i64)at * padded + j] = fminf(fmaxf(code, -1.0f), 1.0f);
     }
 }
 
@@ -74,7 +75,7 @@ __device__ __forceinline__ i64 output_line(int backward) {
 // Product, noise and ADC.
 extern "C" __global__ void read_product(
     const float* weights, const i64* table, const u32* keys, const float* v, int samples, int padded_in,
-    int padded_out, int backward, i64 first_sample, float noise, int quantise, float step, float limit, int round,
+    int padded_out, int backward, i64 first_sample, float noise, float step, float limit, int round,
     const int* pending, int* saturated, float* y
 ) {
     int at = blockIdx.x, t = at / samples, b = at % samples;
@@ -84,10 +85,10 @@ extern "C" __global__ void read_product(
     float value = product(weights + tile.offset, tile, v + (i64)at * padded_in, line, backward);
     if (!backward && threadIdx.x != 0) return;
     if (noise > 0.0f) value = value + noise * normal((u32)line, first_sample + b, (u32)round, keys + 2 * t);
-    if (quantise) value = rintf(value / step);
+    if (step > 0.0f) value = rintf(value / step);
     if (fabsf(value) > limit) saturated[at] = 1;
     value = fminf(fmaxf(value, -limit), limit);
-    y[(i64)at * padded_out + line] = quantise ? value * step : value;
+    y[(i64)at * padded_out + line] = step > 0.0f ? value * step : value;
 }
 
 // Adds what is final to the sums over tiles.

@@ -256,18 +256,16 @@ def _read_tile(w: Float32, values: Float32, key: Key, sample: int, rule: ReadRul
         return np.zeros(len(w), F32), 0
     for repeat in range(rule.rounds + 1):
         factor = scale * F32(2.0**repeat)
-        v = np.clip(values / factor, F32(-1), F32(1))
+        v = values / factor
         if rule.input_levels:
-            v = np.rint(v * F32(rule.input_levels)) / F32(rule.input_levels)
-        y = w @ v
+            v = np.rint(v / F32(rule.input_step)) * F32(rule.input_step)
+        y = w @ np.clip(v, F32(-1), F32(1))
         if rule.read_noise > 0:
             y = y + F32(rule.read_noise) * normals(key, len(y), sample, round=repeat)
+        step = F32(rule.output_step or 1.0)
         if rule.output_levels:
-            step = F32(rule.output_bound / rule.output_levels)
             y = np.rint(y / step)
-            limit = F32(rule.output_levels)
-        else:
-            step, limit = F32(1), F32(rule.output_bound)
+        limit = F32(rule.limit)
         saturated = bool((np.abs(y) > limit).any())
         y = np.clip(y, -limit, limit) * step
         if not saturated or repeat == rule.rounds:

@@ -124,19 +124,12 @@ extern "C" __global__ void update_per_sample(
     if (found) atomicAdd(coincidences, found);
 }
 
-// One thread per cell: counts over the batch, one draw of noise.
-extern "C" __global__ void update_per_batch(
-    float* weights, const float* step_up, const float* step_down, const float* lower, const float* upper,
-    const i64* table, const u32* keys, const u32* x_words, const u32* d_words, int samples, int tile_rows,
-    int tile_cols, i64 first_sample, float std, float ahead, float behind, u64* coincidences, const int* status
+// One cell: counts over the batch, one draw of noise.
+__device__ __forceinline__ void batch_cell(
+    float* w, float for_up, float for_down, float low, float high, const u32* xs, const u32* ds, int samples,
+    int tile_rows, int tile_cols, i64 first_sample, u32 cell, const u32* keys, float std, float ahead, float behind,
+    u64* coincidences
 ) {
-    int t = blockIdx.x;
-    i64 cell = (i64)blockIdx.y * blockDim.x + threadIdx.x;
-    Tile tile = tile_at(table, t);
-    if (*status || cell >= tile.rows * tile.cols) return;
-    i64 row = cell / tile.cols, j = cell % tile.cols, place = tile.offset + cell;
-    const u32* xs = x_words + (i64)t * samples * tile_cols + j;
-    const u32* ds = d_words + (i64)t * samples * tile_rows + row;
     int ups = 0, downs = 0;
     for (int b = 0; b < samples; ++b) {
         u32 x_word = xs[(i64)b * tile_cols], d_word = ds[(i64)b * tile_rows];
@@ -145,39 +138,60 @@ extern "C" __global__ void update_per_batch(
     }
     if (ups + downs == 0) return;
     atomicAdd(coincidences, (u64)(ups + downs));
-    float for_up = step_up[place], for_down = step_down[place];
-    float up = (float)ups * for_up, down = (float)downs * for_down;
-    float old = weights[place], low = lower[place], high = upper[place];
+    float up = (float)ups * for_up, down = (float)downs * for_down, old = *w;
     if (ups + downs > 1
             && (old + (up * ahead + down * behind) > high || old - (down * ahead + up * behind) < low)) {
         for (int b = 0; b < samples; ++b) {
             u32 x_word = xs[(i64)b * tile_cols], d_word = ds[(i64)b * tile_rows];
             bool lowers = (d_word ^ x_word) <= SLOTS;
             old = replay(
-                old, __popc(d_word & x_word & SLOTS), lowers, lowers ? for_down : for_up, low, high, std,
-                keys + 8 * t + 6, first_sample + b, (u32)cell);
+                old, __popc(d_word & x_word & SLOTS), lowers, lowers ? for_down : for_up, low, high, std, keys + 6,
+                first_sample + b, cell);
         }
-        weights[place] = old;
+        *w = old;
         return;
     }
-    float z = std > 0.0f ? normal((u32)cell, first_sample, 0xFFFFFFFFu, keys + 8 * t + 4) : 0.0f;
+    float z = std > 0.0f ? normal(cell, first_sample, 0xFFFFFFFFu, keys + 4) : 0.0f;
     float noise = std * sqrtf(up * for_up + down * for_down);
-    weights[place] = fminf(fmaxf(old + ((up - down) + noise * z), low), high);
+    *w = fminf(fmaxf(old + ((up - down) + noise * z), low), high);
 }
 
-// One thread per cell: plain gradient descent, one sample after the other.
+// One thread per cell, or several cells if there are more than a grid can have.
+#define FOR_CELLS(tile) \
+    for (i64 cell = (i64)blockIdx.y * blockDim.x + threadIdx.x; cell < tile.rows * tile.cols; \
+         cell += (i64)gridDim.y * blockDim.x)
+
+extern "C" __global__ void update_per_batch(
+    float* weights, const float* step_up, const float* step_down, const float* lower, const float* upper,
+    const i64* table, const u32* keys, const u32* x_words, const u32* d_words, int samples, int tile_rows,
+    int tile_cols, i64 first_sample, float std, float ahead, float behind, u64* coincidences, const int* status
+) {
+    int t = blockIdx.x;
+    Tile tile = tile_at(table, t);
+    if (*status) return;
+    FOR_CELLS(tile) {
+        i64 place = tile.offset + cell;
+        batch_cell(
+            weights + place, step_up[place], step_down[place], lower[place], upper[place],
+            x_words + (i64)t * samples * tile_cols + cell % tile.cols,
+            d_words + (i64)t * samples * tile_rows + cell / tile.cols, samples, tile_rows, tile_cols, first_sample,
+            (u32)cell, keys + 8 * t, std, ahead, behind, coincidences);
+    }
+}
+
+// Plain gradient descent, one sample after the other.
 extern "C" __global__ void update_exact(
     float* weights, const i64* table, const float* x, const float* d, int samples, int shard_cols, int shard_rows,
     float lr
 ) {
     Tile tile = tile_at(table, blockIdx.x);
-    i64 cell = (i64)blockIdx.y * blockDim.x + threadIdx.x;
-    if (cell >= tile.rows * tile.cols) return;
-    i64 row = tile.row0 + cell / tile.cols, col = tile.col0 + cell % tile.cols;
-    float w = weights[tile.offset + cell];
-    for (int b = 0; b < samples; ++b) {
-        float scaled = lr * d[(i64)b * shard_rows + row];
-        w = w - scaled * x[(i64)b * shard_cols + col];
+    FOR_CELLS(tile) {
+        i64 row = tile.row0 + cell / tile.cols, col = tile.col0 + cell % tile.cols;
+        float w = weights[tile.offset + cell];
+        for (int b = 0; b < samples; ++b) {
+            float scaled = lr * d[(i64)b * shard_rows + row];
+            w = w - scaled * x[(i64)b * shard_cols + col];
+        }
+        weights[tile.offset + cell] = w;
     }
-    weights[tile.offset + cell] = w;
 }
