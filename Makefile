@@ -26,7 +26,7 @@ run: $(VENV)/.rpucluster-run
 	$(BIN)/rpucluster run jobs/digits.toml --cluster cluster_configs/laptop.toml
 
 test: $(VENV)/.rpucluster-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.rpucluster-dev
 	$(BIN)/ruff check .

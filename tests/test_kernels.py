@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 from rpucluster.arrays import array_module
 from rpucluster.devices import ConstantStep, FloatingPoint
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import Kernels, UpdateRule, cuda, for_module, from_fixed, warm_up
+from rpucluster.kernels import (
+    Kernels,
+    UpdateRule,
+    cpu_random,
+    cpu_read,
+    cpu_update,
+    cuda,
+    for_module,
+    from_fixed,
+    plain_from_fixed,
+    warm_up,
+)
 from rpucluster.kernels.cuda import OPTIONS, source
 from rpucluster.kernels.reference import ReferenceKernels, gains
 from rpucluster.tile import Converters, Management, PulseCount, TileGrid, UpdateSettings
@@ -328,6 +339,14 @@ def test_kernels_are_chosen_by_the_arrays() -> None:
     warm_up()
 
 
+def test_stored_kernels_notice_a_change_of_any_source() -> None:
+    # Numba alone looks at the file of the outermost function, and would go on using inlined code of another file
+    stamp = cpu_random._newest_source()
+    for kernel in (cpu_update.pulsed_update, cpu_update.exact_update, cpu_read.read, cpu_read.exact_read):
+        stored: Any = kernel
+        assert stored._cache._cache_file._source_stamp == stamp
+
+
 # --- gains and lengths of the trains ---
 
 
@@ -566,3 +585,13 @@ def test_every_tile_fires_its_own_trains() -> None:
     w = grid.weights()
     tiles = [w[:8, :6], w[:8, 6:], w[8:, :6], w[8:, 6:]]
     assert not any(np.array_equal(tiles[0], tile) for tile in tiles[1:])
+
+
+def test_fixed_point_to_float_is_the_same_compiled_and_plain() -> None:
+    """Also for sums that are not contiguous, and at the limit, where both refuse."""
+    sums = np.random.default_rng().integers(-(2**61), 2**61, (7, 9)) >> np.arange(9)[None, :] * 5
+    for part in (sums, sums[:, :-1], sums[::2]):
+        assert from_fixed(part).tobytes() == plain_from_fixed(part).tobytes()
+    for convert in (from_fixed, plain_from_fixed):
+        with pytest.raises(NumericalError):
+            convert(np.array([1 << 62]))

@@ -19,7 +19,7 @@ from rpucluster.kernels.base import ReadTotals as ReadTotals
 from rpucluster.kernels.base import Tiling as Tiling
 from rpucluster.kernels.base import UpdateRule as UpdateRule
 from rpucluster.kernels.base import UpdateTotals as UpdateTotals
-from rpucluster.kernels.base import from_fixed as from_fixed
+from rpucluster.kernels.base import from_fixed as plain_from_fixed
 from rpucluster.kernels.program import program as program
 
 KernelChoice = Literal["auto", "reference", "numba", "cuda"]
@@ -48,6 +48,15 @@ def for_module(xp: ModuleType, name: KernelChoice = "auto") -> Kernels:
     return cuda_kernels(xp)
 
 
+def from_fixed(sums: Any) -> Any:
+    """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
+    if not isinstance(sums, np.ndarray):
+        return plain_from_fixed(sums)
+    from rpucluster.kernels import cpu
+
+    return cpu.from_fixed(sums)
+
+
 def warm_up(xp: ModuleType = np) -> None:
     """Load or compile every fast kernel once, on a tile of one cell, so that worker processes find them ready."""
     from rpucluster.devices import Cells
@@ -65,4 +74,5 @@ def warm_up(xp: ModuleType = np) -> None:
     kernels.exact_update(one.copy(), tiling, line, line, 1.0)
     for backward in (False, True):
         kernels.read(one, tiling, keys[:, 0], line, 0, read, backward)
-        kernels.exact_read(one, tiling, line, backward)
+        sums = kernels.exact_read(one, tiling, line, backward).sums
+    from_fixed(sums)

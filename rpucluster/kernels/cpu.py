@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rpucluster.devices import Cells
 from rpucluster.errors import NumericalError
@@ -106,6 +107,15 @@ class NumbaKernels:
             table = table[~large]
         _check(cpu_read.exact_read(weights, table, lines, sums, backward))
         return ReadTotals(sums, tiling.tiles * len(lines), 0)
+
+
+def from_fixed(sums: NDArray[np.int64]) -> Float32:
+    """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
+    flat = _mutable(np.ascontiguousarray(sums)).reshape(-1)
+    values = np.empty(flat.size, np.float32)
+    if not cpu_read.from_fixed(flat, values):
+        raise NumericalError(overflow_message())
+    return values.reshape(sums.shape)
 
 
 def _some_large(tiling: Tiling, samples: int) -> bool:

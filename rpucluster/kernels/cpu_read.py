@@ -22,6 +22,7 @@ FINE, OUT_OF_RANGE, NOT_FINITE = range(3)
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _0 = np.int64(0)  # a literal 0 would be a type of its own, for which functions would be compiled again
 _SCALE, _LIMIT = 2.0**FIXED_BITS, np.float32(FIXED_LIMIT)
+_UNIT, _DOUBLE_LIMIT = 2.0**-FIXED_BITS, float(FIXED_LIMIT)
 _SUM_LIMIT = np.int64(int(FIXED_LIMIT) << FIXED_BITS)
 _REORDERED = {"reassoc", "nsz", "contract"}  # a fixed loop over a fixed shape still has one order
 
@@ -228,3 +229,15 @@ def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) 
             if not _add_fixed(y, _ONE, sums[b, first_out : first_out + out]):
                 return OUT_OF_RANGE
     return FINE
+
+
+@compiled
+def from_fixed(sums: Any, values: Any) -> bool:
+    """Fixed-point sums as float32, element by element; False where one is beyond the limit."""
+    inside = True
+    for i in range(len(sums)):
+        value = np.float64(sums[i]) * _UNIT
+        if not abs(value) < _DOUBLE_LIMIT:
+            inside = False
+        values[i] = np.float32(value)
+    return inside
