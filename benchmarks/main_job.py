@@ -16,7 +16,10 @@ CASES = {
     "rpu-baseline in process": ["--executor", "local"],
     "floating-point in process": ["--executor", "local", "--set", "device.preset=floating-point"],
 }
-KEYS = ("test_accuracy", "wall_s", "start_wall_s", "train_wall_s", "evaluate_wall_s", "modelled_step_s", "modelled_s")
+KEYS = (
+    *("test_accuracy", "wall_s", "start_wall_s", "executor_start_wall_s", "train_wall_s", "evaluate_wall_s"),
+    *("modelled_step_s", "modelled_s", "modelled_energy_J"),
+)
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
                 command = [sys.executable, "-m", "rpucluster", "run", "digits", "--cluster", "laptop", *options]
                 command += ["--seed", str(seed), "--out", str(out), "--json", "--quiet"]
                 summary = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                row = {"seed": seed, **{key: summary[key] for key in (*KEYS, "modelled_energy_J")}}
+                row = {"seed": seed, **{key: summary[key] for key in KEYS}}
                 results.setdefault(case, []).append(row)
                 print(case, json.dumps(row), flush=True)
     Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -140,14 +140,16 @@ def run(
     report = progress if progress is not None else lambda _: None
     report(Progress(phase="start", epoch=0, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
     warm_up()  # compiled once here, so that the actors find the kernels on disk
+    warmed = time.perf_counter()
     pool: Pool = (
         LocalPool(job, cluster, modelled.plan)
         if executor == "local"
         else RayPool(job, cluster, modelled.plan, address=address)
     )
+    executor_start_wall_s = time.perf_counter() - warmed
     try:
         loop = _Loop(job, modelled, data, pool, directory, report, steps_per_epoch)
-        loop.started_wall_s = time.perf_counter() - began
+        loop.started_wall_s, loop.executor_start_wall_s = time.perf_counter() - began, executor_start_wall_s
         loop.train()
         weights = collect_weights(pool, modelled.plan)
         counts = pool.counts()
@@ -178,7 +180,7 @@ class _Loop:
         self.rows: list[EpochRow] = []
         self.evaluations = 0
         self.averages = 0
-        self.started_wall_s = self.train_wall_s = self.evaluate_wall_s = 0.0
+        self.started_wall_s = self.executor_start_wall_s = self.train_wall_s = self.evaluate_wall_s = 0.0
         self._last_checkpoint = time.perf_counter()
         pool.load("train", modelled.train)
         if modelled.average is not None:
@@ -369,6 +371,7 @@ def _summary(
         "modelled_energy_per_step_J": metrics.energy_J,
         "wall_s": wall_s,
         "start_wall_s": loop.started_wall_s,
+        "executor_start_wall_s": loop.executor_start_wall_s,
         "train_wall_s": loop.train_wall_s,
         "evaluate_wall_s": loop.evaluate_wall_s,
         "samples_per_s": last.samples / loop.train_wall_s,

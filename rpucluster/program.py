@@ -19,8 +19,19 @@ Purpose = Literal["train", "evaluate", "average"]
 Payload = Literal["activation", "partial_output", "error", "partial_error", "factors", "weights"]
 
 
+class _OnOne:
+    """An operation that occupies one accelerator."""
+
+    __slots__ = ()
+    accelerator: int
+
+    @property
+    def accelerators(self) -> tuple[int, ...]:
+        return (self.accelerator,)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class Read(_OnOne):
     """Analog vector-matrix products of one layer shard: `vectors` vectors through all its tiles at once."""
 
     id: int
@@ -41,16 +52,12 @@ class Read:
     deps: tuple[int, ...] = ()
 
     @property
-    def accelerators(self) -> tuple[int, ...]:
-        return (self.accelerator,)
-
-    @property
     def label(self) -> str:
         return f"{self.direction} L{self.layer} m{self.microbatch}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Digital:
+class Digital(_OnOne):
     """Work of the digital units: activation functions, their derivatives, the loss, digital biases."""
 
     id: int
@@ -62,16 +69,12 @@ class Digital:
     deps: tuple[int, ...] = ()
 
     @property
-    def accelerators(self) -> tuple[int, ...]:
-        return (self.accelerator,)
-
-    @property
     def label(self) -> str:
         return f"{self.kind} L{self.layer} m{self.microbatch}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(_OnOne):
     """Pulsed rank-1 updates of one layer shard: one update cycle per sample, all its tiles at once."""
 
     id: int
@@ -85,10 +88,6 @@ class Update:
     bit_length: int
     """Pulse slots per polarity phase and sample (the largest, where the bit length is dynamic)."""
     deps: tuple[int, ...] = ()
-
-    @property
-    def accelerators(self) -> tuple[int, ...]:
-        return (self.accelerator,)
 
     @property
     def cycles(self) -> int:
@@ -106,7 +105,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rewrite:
+class Rewrite(_OnOne):
     """Read one shard's weights out, or program new ones into it, one row of each tile at a time."""
 
     id: int
@@ -119,10 +118,6 @@ class Rewrite:
     cells: int
     bit_length: int
     deps: tuple[int, ...] = ()
-
-    @property
-    def accelerators(self) -> tuple[int, ...]:
-        return (self.accelerator,)
 
     @property
     def label(self) -> str:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from rpucluster.cluster import Accelerator, Cluster
 from rpucluster.metrics import summarise
-from rpucluster.program import Collective, Digital, Op, Program, Read, Send
+from rpucluster.program import Op, Program, Read
 from rpucluster.timeline import Timeline, replay
 from rpucluster.topology import Axis, Network
+from tests.ops import collective, digital, program, send
 
 NS = 1e-9
 
@@ -32,51 +33,6 @@ def cluster(size: int = 4, *, chip: dict[str, Any] | None = None, **axis: Any) -
         accelerator=Accelerator(**({"digital_rate": "1 Gop/s"} | (chip or {}))),
         network=Network(axis=(Axis(**keys),)),
     )
-
-
-def work(op: int, accelerator: int, nanoseconds: int, deps: Sequence[int] = ()) -> Digital:
-    return Digital(
-        id=op,
-        accelerator=accelerator,
-        kind="activation",
-        layer=0,
-        microbatch=0,
-        operations=nanoseconds,
-        deps=tuple(deps),
-    )
-
-
-def send(op: int, source: int, destination: int, elements: int, deps: Sequence[int] = ()) -> Send:
-    return Send(
-        id=op,
-        source=source,
-        destination=destination,
-        elements=elements,
-        word_bits=8,
-        payload="activation",
-        layer=0,
-        microbatch=0,
-        deps=tuple(deps),
-    )
-
-
-def all_gather(op: int, members: Sequence[int], elements: int, deps: Sequence[int] = ()) -> Collective:
-    return Collective(
-        id=op,
-        kind="all_gather",
-        members=tuple(members),
-        elements=(elements,) * len(members),
-        word_bits=8,
-        payload="activation",
-        layer=0,
-        microbatch=0,
-        deps=tuple(deps),
-    )
-
-
-def program(*ops: Op) -> Program:
-    accelerators = sorted({accelerator for op in ops for accelerator in op.accelerators})
-    return Program(ops=ops, accelerators=tuple(accelerators), samples=1, microbatches=1, minibatch=1)
 
 
 def gpipe(stages: int, microbatches: int, *, transfers: bool) -> Program:
@@ -141,7 +97,9 @@ def test_endless_bandwidth_without_latency_leaves_no_exposed_communication() -> 
 def test_computing_hides_communication() -> None:
     # 0 sends from 100 to 1600 ns; it computes until 100 and from 100 to 700; 1 computes from 1600 to 1700
     metrics = summarise(
-        replay(program(work(0, 0, 100), send(1, 0, 1, 500, [0]), work(2, 0, 600), work(3, 1, 100, [1])), cluster())
+        replay(
+            program(digital(0, 0, 100), send(1, 0, 1, 500, [0]), digital(2, 0, 600), digital(3, 1, 100, [1])), cluster()
+        )
     )
     here, there = metrics.accelerators
     assert (here.compute_s, here.exposed_communication_s, here.idle_s) == pytest.approx((700 * NS, 900 * NS, 100 * NS))
@@ -157,15 +115,17 @@ def test_computing_hides_communication() -> None:
 
 
 def test_work_side_by_side_counts_once() -> None:
-    metrics = summarise(replay(program(work(0, 0, 100), work(1, 0, 50), work(2, 1, 30)), cluster()))
+    metrics = summarise(replay(program(digital(0, 0, 100), digital(1, 0, 50), digital(2, 1, 30)), cluster()))
     assert [use.compute_s for use in metrics.accelerators] == pytest.approx([150 * NS, 30 * NS])
-    overlapping = program(send(0, 0, 1, 100), send(1, 0, 3, 600), all_gather(2, [1, 2], 100), send(3, 0, 1, 100, [0]))
+    overlapping = program(
+        send(0, 0, 1, 100), send(1, 0, 3, 600), collective(2, "all_gather", [1, 2], 100), send(3, 0, 1, 100, [0])
+    )
     use = summarise(replay(overlapping, cluster())).accelerators[0]
     assert use.exposed_communication_s == pytest.approx(2200 * NS)  # 0-1100, 0-1600, 1100-2200
 
 
 def test_links_say_what_they_carried() -> None:
-    metrics = summarise(replay(program(send(0, 0, 1, 300), all_gather(1, [1, 2], 200)), cluster()))
+    metrics = summarise(replay(program(send(0, 0, 1, 300), collective(1, "all_gather", [1, 2], 200)), cluster()))
     assert [(use.name, use.axis, use.bytes) for use in metrics.links] == [
         ("board:0->1", "board", 300), ("board:1->2", "board", 200), ("board:2->1", "board", 200),
     ]  # fmt: skip
@@ -176,7 +136,7 @@ def test_links_say_what_they_carried() -> None:
 
 def test_idle_power_is_drawn_while_nothing_computes() -> None:
     chip = {"idle_power": "2 W", "digital_energy": "10 pJ"}
-    metrics = summarise(replay(program(work(0, 0, 100), work(1, 1, 300)), cluster(chip=chip)))
+    metrics = summarise(replay(program(digital(0, 0, 100), digital(1, 1, 300)), cluster(chip=chip)))
     parts = metrics.energy_by_component_J
     assert parts["idle"] == pytest.approx(2 * 200 * NS)  # accelerator 0, after its 100 ns
     assert parts["digital"] == pytest.approx(400 * 10e-12)
@@ -185,7 +145,7 @@ def test_idle_power_is_drawn_while_nothing_computes() -> None:
 
 
 def test_of_nothing_everything_is_zero() -> None:
-    for score in (program(), program(work(0, 0, 0))):
+    for score in (program(), program(digital(0, 0, 0))):
         metrics = summarise(replay(score, cluster()))
         assert (metrics.modelled_step_s, metrics.bubble, metrics.compute_fraction) == (0.0, 0.0, 0.0)
         assert metrics.energy_J == 0.0
@@ -219,9 +179,9 @@ def test_any_intervals_are_told_apart_moment_by_moment(
     ops: list[Op] = []
     for accelerator, computes, _, _ in cases:
         ops.append(
-            work(len(ops), accelerator, 0)
+            digital(len(ops), accelerator, 0)
             if computes
-            else all_gather(len(ops), sorted({accelerator, (accelerator + 1) % 4}), 0)
+            else collective(len(ops), "all_gather", sorted({accelerator, (accelerator + 1) % 4}), 0)
         )
     timeline: Timeline = replace(
         replay(program(*ops), cluster()),

@@ -1,6 +1,5 @@
 """The replay: exact logs of small programs, queues, turns, energy, and the path that fixes the makespan."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +10,10 @@ from hypothesis import strategies as st
 from rpucluster.cluster import Accelerator, Cluster
 from rpucluster.collective import cost
 from rpucluster.errors import InputError
-from rpucluster.program import Collective, Digital, Op, Program, Read, Rewrite, Send, Update
+from rpucluster.program import Collective, Digital, Op, Program, Read, Rewrite, Update
 from rpucluster.timeline import Energy, Timeline, replay
 from rpucluster.topology import Axis, Network
+from tests.ops import collective, digital, program, read, send
 
 NS = 1e-9
 
@@ -37,68 +37,6 @@ def cluster(size: int = 4, *, chip: dict[str, Any] | None = None, **axis: Any) -
     return Cluster(
         name="small", accelerator=Accelerator(**(small | (chip or {}))), network=Network(axis=(Axis(**keys),))
     )
-
-
-def read(op: int, accelerator: int, deps: Sequence[int] = (), **keys: Any) -> Read:
-    """One vector through one tile: 80 ns."""
-    counts: dict[str, Any] = {
-        "direction": "forward",
-        "layer": 0,
-        "microbatch": 0,
-        "vectors": 1,
-        "tiles": 1,
-        "cells": 256,
-        "input_lines": 16,
-        "output_lines": 16,
-        "additions": 0,
-    }
-    return Read(id=op, accelerator=accelerator, deps=tuple(deps), **(counts | keys))
-
-
-def digital(op: int, accelerator: int, operations: int, deps: Sequence[int] = ()) -> Digital:
-    return Digital(
-        id=op,
-        accelerator=accelerator,
-        kind="activation",
-        layer=0,
-        microbatch=0,
-        operations=operations,
-        deps=tuple(deps),
-    )
-
-
-def send(op: int, source: int, destination: int, elements: int, deps: Sequence[int] = ()) -> Send:
-    """Elements of one byte."""
-    return Send(
-        id=op,
-        source=source,
-        destination=destination,
-        elements=elements,
-        word_bits=8,
-        payload="activation",
-        layer=0,
-        microbatch=0,
-        deps=tuple(deps),
-    )
-
-
-def all_reduce(op: int, members: Sequence[int], elements: int, deps: Sequence[int] = ()) -> Collective:
-    return Collective(
-        id=op,
-        kind="all_reduce",
-        members=tuple(members),
-        elements=(elements,) * len(members),
-        word_bits=8,
-        payload="partial_output",
-        layer=0,
-        microbatch=0,
-        deps=tuple(deps),
-    )
-
-
-def program(*ops: Op) -> Program:
-    accelerators = sorted({accelerator for op in ops for accelerator in op.accelerators})
-    return Program(ops=ops, accelerators=tuple(accelerators), samples=1, microbatches=1, minibatch=1)
 
 
 def log(timeline: Timeline) -> list[tuple[int, int]]:
@@ -125,7 +63,7 @@ def test_a_step_of_every_kind_of_operation() -> None:
                 id=3, accelerator=1, layer=0, samples=3, tiles=1, cells=256, lines=32, bit_length=10, deps=(2,)
             ),  # 3 samples x 2 phases x 10 slots of 1 ns
             Rewrite(id=4, accelerator=1, kind="read_out", deps=(3,), **rewrite),  # 16 rows x 80 ns
-            all_reduce(5, [0, 1], 100, [4]),  # 2 rounds of 1 us + 50 ns
+            collective(5, "all_reduce", [0, 1], 100, [4]),  # 2 rounds of 1 us + 50 ns
             Rewrite(id=6, accelerator=1, kind="program", deps=(5,), **rewrite),  # 16 rows x 20 ns
         ),
         cluster(),
@@ -210,7 +148,7 @@ def test_a_collective_waits_for_all_its_links_and_holds_them_all() -> None:
     timeline = replay(
         program(
             send(0, 2, 3, 5000),  # holds one link of the ring until 5000
-            all_reduce(1, [0, 1, 2, 3], 4000),  # 6 rounds of 1 us + 1000 bytes
+            collective(1, "all_reduce", [0, 1, 2, 3], 4000),  # 6 rounds of 1 us + 1000 bytes
             send(2, 0, 1, 100),  # its link lies idle, but the collective was there before
         ),
         cluster(),
@@ -220,7 +158,9 @@ def test_a_collective_waits_for_all_its_links_and_holds_them_all() -> None:
 
 
 def test_collectives_on_other_links_run_side_by_side() -> None:
-    timeline = replay(program(all_reduce(0, [0, 1], 100), all_reduce(1, [2, 3], 100)), cluster())
+    timeline = replay(
+        program(collective(0, "all_reduce", [0, 1], 100), collective(1, "all_reduce", [2, 3], 100)), cluster()
+    )
     assert log(timeline) == [(0, 2100), (0, 2100)]
 
 
@@ -231,7 +171,9 @@ def test_communication_overlaps_computing() -> None:
 
 def test_endless_bandwidth_without_latency_takes_no_time() -> None:
     ideal = cluster(bandwidth="inf GB/s", latency="0 s")
-    timeline = replay(program(read(0, 0), send(1, 0, 2, 10**9, [0]), all_reduce(2, range(4), 10**9, [1])), ideal)
+    timeline = replay(
+        program(read(0, 0), send(1, 0, 2, 10**9, [0]), collective(2, "all_reduce", range(4), 10**9, [1])), ideal
+    )
     assert log(timeline) == [(0, 80), (80, 80), (80, 80)]
     assert sum(timeline.link_bytes.values()) == pytest.approx(2e9 + 6e9)
 
@@ -303,7 +245,7 @@ def programs(draw: st.DrawFn) -> Program:
             case 2:
                 ops.append(send(i, a, b, draw(st.integers(0, 2000)), sorted(deps)))
             case _:
-                ops.append(all_reduce(i, sorted({a, b}), 1000, sorted(deps)))
+                ops.append(collective(i, "all_reduce", sorted({a, b}), 1000, sorted(deps)))
     return program(*ops)
 
 
