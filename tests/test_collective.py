@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rpucluster.collective import (
@@ -214,7 +214,6 @@ def test_the_cost_is_that_of_its_expansion(collective: CollectiveKind, kind: Axi
     assert found.energy_J == pytest.approx(sum(on_link.values()) * 40e-12)
 
 
-@settings(deadline=None)
 @given(members_and_blocks)
 def test_uneven_gathers_deliver_the_same_bytes_by_every_algorithm(
     case: tuple[list[int], list[int]],

@@ -66,7 +66,7 @@ def assert_same_bits(arrays: list[Any]) -> None:
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 70), st.integers(1, 9), st.integers(1, 70))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=SHAPES,
     samples=st.integers(1, 4),
@@ -146,7 +146,7 @@ def test_a_gpu_thread_takes_several_cells_where_a_grid_is_too_small(
     assert_same_bits([grid.weights() for grid in grids])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=SHAPES, samples=st.integers(1, 5), seed=st.integers(0, 10_000))
 def test_exact_updates_agree_bit_for_bit(
     all_kernels: list[Kernels], shape: tuple[int, int, int, int], samples: int, seed: int
@@ -160,7 +160,7 @@ def test_exact_updates_agree_bit_for_bit(
     assert_same_bits([grid.weights() for grid in grids])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=SHAPES,
     samples=st.integers(1, 5),
@@ -206,7 +206,7 @@ def test_reads_agree_to_an_adc_step(
             assert flipped.mean() < 0.05
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=SHAPES, samples=st.integers(1, 5), seed=st.integers(0, 10_000))
 def test_exact_reads_agree_to_rounding(
     all_kernels: list[Kernels], shape: tuple[int, int, int, int], samples: int, seed: int

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rpucluster.cluster import Accelerator, Cluster
@@ -170,7 +170,6 @@ def test_the_dictionary_is_plain_json_with_units_in_its_keys() -> None:
 spans = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 40), st.integers(0, 15)), max_size=30)
 
 
-@settings(deadline=None)
 @given(spans)
 def test_any_intervals_are_told_apart_moment_by_moment(
     cases: list[tuple[int, bool, int, int]],

@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rpucluster.cluster import Accelerator, Cluster
@@ -249,7 +249,6 @@ def programs(draw: st.DrawFn) -> Program:
     return program(*ops)
 
 
-@settings(deadline=None)
 @given(programs(), st.sampled_from(["fifo", "none"]), st.sampled_from([4, 64]))
 def test_any_program_keeps_the_rules(score: Program, contention: str, active: int) -> None:
     machine = cluster(contention=contention, chip={"active_tiles": active})

@@ -66,7 +66,7 @@ def test_link_names_tell_the_axis_and_the_place_on_the_others() -> None:
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(networks)
 def test_links_have_their_own_numbers_and_names(net: Network) -> None:
     links = list(net.links)
@@ -99,7 +99,7 @@ def shortest(net: Network) -> dict[tuple[int, int], int]:
     return hops
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(networks)
 def test_routes_are_connected_shortest_and_as_long_as_the_way_back(net: Network) -> None:
     expected = shortest(net)
