@@ -1,5 +1,6 @@
 """The fast CPU kernels: Numba-compiled functions behind the `Kernels` interface."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,7 @@ class NumbaKernels:
         """Fire the pulse trains of a batch."""
         slots, coincidences, expected, finite = cpu_update.pulsed_update(
             weights, cells.step_up, cells.step_down, cells.lower, cells.upper, tiling.table, keys,
-            _mutable(x), _mutable(d), np.float32(lr), first_sample,
-            rule.bit_length, rule.noise_per_batch, rule.update_management, rule.dynamic_bit_length,
-            np.float32(rule.dw_min), np.float32(rule.dw_min_std),
-            np.float32(rule.reach_ahead), np.float32(rule.reach_behind),
+            _mutable(x), _mutable(d), np.float32(lr), first_sample, *_update_arguments(rule),
         )  # fmt: skip
         if not finite:
             raise NumericalError(input_message())
@@ -65,10 +63,7 @@ class NumbaKernels:
         """Analog products, summed over tiles in fixed point."""
         lines = _mutable(lines)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
-        fixed = (
-            lines, sums, first_sample, backward, rule.abs_max, np.float32(rule.input_step),
-            np.float32(rule.read_noise), np.float32(rule.output_step), np.float32(rule.limit), rule.rounds,
-        )  # fmt: skip
+        fixed = (lines, sums, first_sample, backward, *_read_arguments(rule))
         repeats = 0
         table = tiling.table
         if _some_large(tiling, len(lines)):
@@ -107,6 +102,25 @@ class NumbaKernels:
             table = table[~large]
         _check(cpu_read.exact_read(weights, table, lines, sums, backward))
         return ReadTotals(sums, tiling.tiles * len(lines), 0)
+
+
+@cache
+def _update_arguments(rule: UpdateRule) -> tuple[Any, ...]:
+    """The rule as the kernel takes it; converting it anew would cost as much as a small tile's update."""
+    return (
+        rule.bit_length,
+        rule.noise_per_batch,
+        rule.update_management,
+        rule.dynamic_bit_length,
+        *(np.float32(x) for x in (rule.dw_min, rule.dw_min_std, rule.reach_ahead, rule.reach_behind)),
+    )
+
+
+@cache
+def _read_arguments(rule: ReadRule) -> tuple[Any, ...]:
+    """The rule as the kernel takes it."""
+    numbers = (rule.input_step, rule.read_noise, rule.output_step, rule.limit)
+    return (rule.abs_max, *(np.float32(x) for x in numbers), rule.rounds)
 
 
 def from_fixed(sums: NDArray[np.int64]) -> Float32:
