@@ -140,22 +140,29 @@ def run(
     report = progress if progress is not None else lambda _: None
     report(Progress(phase="start", epoch=0, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
     warm_up()  # compiled once here, so that the actors find the kernels on disk
-    warmed = time.perf_counter()
-    pool: Pool = (
-        LocalPool(job, cluster, modelled.plan)
-        if executor == "local"
-        else RayPool(job, cluster, modelled.plan, address=address)
-    )
-    executor_start_wall_s = time.perf_counter() - warmed
+    rows: list[EpochRow] = []
+    pool: Pool | None = None
     try:
-        loop = _Loop(job, modelled, data, pool, directory, report, steps_per_epoch)
+        warmed = time.perf_counter()
+        pool = (
+            LocalPool(job, cluster, modelled.plan)
+            if executor == "local"
+            else RayPool(job, cluster, modelled.plan, address=address)
+        )
+        executor_start_wall_s = time.perf_counter() - warmed
+        loop = _Loop(job, modelled, data, pool, directory, report, steps_per_epoch, rows)
         loop.started_wall_s, loop.executor_start_wall_s = time.perf_counter() - began, executor_start_wall_s
         loop.train()
         weights = collect_weights(pool, modelled.plan)
         counts = pool.counts()
         loop.checkpoint(weights)
+    except BaseException:
+        if not rows:
+            directory.discard()  # without an epoch there is nothing in it that anybody could want
+        raise
     finally:
-        pool.close()
+        if pool is not None:
+            pool.close()
     summary = _summary(job, cluster, executor, modelled, loop, weights, counts, time.perf_counter() - began)
     directory.write_summary(summary)
     report(Progress(phase="done", epoch=job.train.epochs, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
@@ -174,10 +181,11 @@ class _Loop:
         directory: RunDirectory,
         report: Callable[[Progress], None],
         steps_per_epoch: int,
+        rows: list[EpochRow],
     ) -> None:
         self.job, self.modelled, self.data, self.pool = job, modelled, data, pool
         self.directory, self.report, self.steps_per_epoch = directory, report, steps_per_epoch
-        self.rows: list[EpochRow] = []
+        self.rows = rows
         self.evaluations = 0
         self.averages = 0
         self.started_wall_s = self.executor_start_wall_s = self.train_wall_s = self.evaluate_wall_s = 0.0

@@ -14,6 +14,7 @@ checkpoint/               weights.parquet and state.json
 import gzip
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,6 +141,10 @@ class RunDirectory:
         if occupied:
             raise RunDirectoryError(f"{out} is not empty; name another directory with --out")
         return cls(out)
+
+    def discard(self) -> None:
+        """Remove the directory and what is in it, for a run that came to nothing."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":

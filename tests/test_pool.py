@@ -51,6 +51,7 @@ def test_without_ray_the_message_names_the_other_executor(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == MissingPackageError.exit_code
+    assert not (tmp_path / "run").exists()
     assert done.stderr.splitlines()[-1] == (
         "rpucluster: error: Ray is not installed: pip install ray, or run with --executor local, which gives the same "
         "results"
