@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_serializer, field_validator, model
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
 from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
-from rpucluster.tile import Management, UpdateSettings
+from rpucluster.settings import Management, UpdateSettings
 
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]

@@ -13,6 +13,7 @@ from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.partitioner import Block, LayerPlan, Plan, Range, covers
 from rpucluster.program import Collective, Digital, Op, Program, Purpose, Read, Rewrite, Send, Update
+from rpucluster.schedule import interleave
 
 WHOLE_MINIBATCH = -1
 LOSS_OPERATIONS = 4
@@ -54,7 +55,9 @@ class _Lowering:
 
     def train(self) -> Program:
         for replica in self.replicas:
-            for action, stage, microbatch in _interleave(self.job.parallel.schedule, self.plan, self.microbatches):
+            for action, stage, microbatch in interleave(
+                self.job.parallel.schedule, self.plan.pipeline, self.microbatches
+            ):
                 if action == "forward":
                     self._forward_stage(replica, stage, microbatch)
                 else:
@@ -433,37 +436,6 @@ class _Lowering:
 
     def _at(self, replica: int, layer: LayerPlan, rank: int) -> int:
         return self.plan.accelerator(replica, layer.stage, rank)
-
-
-def _interleave(schedule: str, plan: Plan, microbatches: int) -> list[tuple[str, int, int]]:
-    """The (action, stage, microbatch) of one replica in an order in which every action finds its inputs.
-
-    Each stage follows its own list: all forwards and then all backwards (``gpipe``), or as many forwards as
-    there are stages behind it and then one backward, one forward in turn (``1f1b``).
-    """
-    stages = plan.pipeline
-    queues = []
-    for stage in range(stages):
-        ahead = microbatches if schedule == "gpipe" else min(stages - stage, microbatches)
-        queue = [("forward", m) for m in range(ahead)]
-        for m in range(microbatches):
-            queue.append(("backward", m))
-            if ahead + m < microbatches:
-                queue.append(("forward", ahead + m))
-        queues.append(queue)
-    done: set[tuple[str, int, int]] = set()
-    order = []
-    while any(queues):
-        for stage, queue in enumerate(queues):
-            while queue:
-                action, m = queue[0]
-                before = ("forward", stage - 1, m) if action == "forward" else ("backward", stage + 1, m)
-                if 0 <= before[1] < stages and before not in done:
-                    break
-                queue.pop(0)
-                done.add((action, stage, m))
-                order.append((action, stage, m))
-    return order
 
 
 def _block(layer: LayerPlan, rank: int) -> Block:
