@@ -1,7 +1,22 @@
-"""Settings for all tests."""
+"""Settings for all tests, and the sets of kernels that several of them compare."""
 
+import numpy as np
+import pytest
 from hypothesis import settings
+
+from rpucluster.kernels import Kernels, for_module
+from rpucluster.kernels.reference import ReferenceKernels
+from tests.cuda_on_cpu import HAVE_COMPILER, cuda_kernels_on_cpu
 
 # examples are compiled, forked and shared with whatever else the machine does: no test asserts a time
 settings.register_profile("rpucluster", deadline=None)
 settings.load_profile("rpucluster")
+
+
+@pytest.fixture(scope="session")
+def all_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[Kernels]:
+    """The specification, the Numba kernels and, where there is a compiler, the CUDA sources."""
+    found: list[Kernels] = [ReferenceKernels(), for_module(np)]
+    if HAVE_COMPILER:
+        found.append(cuda_kernels_on_cpu(tmp_path_factory.mktemp("cuda")))
+    return found

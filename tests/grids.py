@@ -4,13 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from rpucluster.devices import ConstantStep, Device, device_from
+from rpucluster.kernels import Kernels
 from rpucluster.tile import Converters, Management, TileGrid, UpdateSettings
 
 PERFECT = Converters(input_bits=0, output_bits=0, output_bound=float("inf"), read_noise=0.0)
 REFERENCE_FILE = Path(__file__).parents[2] / "shared" / "reference" / "pulse_statistics.npz"
 """Statistics of IBM's aihwkit, which do not come with this repository."""
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 70), st.integers(1, 9), st.integers(1, 70))
+"""Rows and columns of a layer and of a tile, most of them ragged."""
 
 
 def ideal(**parameters: float) -> ConstantStep:
@@ -68,3 +73,19 @@ def signals(seed: int, samples: int, lines: int, scale: float = 1.0, zeros: floa
 def rms(values: Any) -> float:
     """Root of the mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+def grids_of(kernels: list[Kernels], rows: int, cols: int, **arguments: Any) -> list[TileGrid]:
+    """The same grid once for each set of kernels."""
+    grids = []
+    for one in kernels:
+        grid = make_grid(rows, cols, kernels="reference", **arguments)
+        grid._kernels = one
+        grids.append(grid)
+    return grids
+
+
+def assert_same_bits(arrays: list[Any]) -> None:
+    """Equal as bits, so that zeros of different sign differ."""
+    for array in arrays[1:]:
+        np.testing.assert_array_equal(array.view(np.uint32), arrays[0].view(np.uint32))
