@@ -42,6 +42,8 @@ class DataSource(Protocol):
     @property
     def test_samples(self) -> int | None: ...
     @property
+    def validation(self) -> int | None: ...
+    @property
     def nudge(self) -> float: ...
 
 
@@ -84,8 +86,10 @@ def load_data(source: DataSource) -> Dataset:
     ``parquet``: the file `path`, with a column of equally long lists of numbers and a column of integers
     from 0; integers in the lists must be 0 to 255 and are divided by 255, floats are taken as they are; the
     test set is the file `test_path`, or the last `test_fraction` in file order.  Relative paths start from
-    the current directory, and ``~`` is the home directory.  `train_samples` and `test_samples` keep the first
-    so many; a `nudge` above 0 then adds the training images shifted four ways.
+    the current directory, and ``~`` is the home directory.  `validation` holds the last so many training samples
+    out and tests on them instead of on the test set, which then plays no part.  `train_samples` and
+    `test_samples` keep the first so many of either; a `nudge` above 0 then adds the training images shifted
+    four ways.
 
     Raises `DataError` for files that are missing, truncated or of the wrong kind, and `MissingPackageError`
     where scikit-learn is needed and not there.
@@ -100,6 +104,9 @@ def load_data(source: DataSource) -> Dataset:
         case name:
             raise DataError(f'[data] name = "{name}": no such data set; write "digits", "mnist" or "parquet"')
     train_x, train_y, test_x, test_y, classes = samples
+    if source.validation is not None:
+        kept = _without_validation(source.validation, len(train_y), source.name)
+        train_x, train_y, test_x, test_y = train_x[:kept], train_y[:kept], train_x[kept:], train_y[kept:]
     train = _limit("train_samples", source.train_samples, len(train_y), source.name)
     test = _limit("test_samples", source.test_samples, len(test_y), source.name)
     train_x, train_y = _kept(train_x[:train]), _kept(train_y[:train])
@@ -175,6 +182,12 @@ def _limit(key: str, asked: int | None, there: int, name: str) -> int:
     if asked > there:
         raise DataError(f"[data] {key} = {asked} but {name} has {there}; write at most {there}")
     return asked
+
+
+def _without_validation(asked: int, there: int, name: str) -> int:
+    if asked >= there:
+        raise DataError(f"[data] validation = {asked} but {name} has {there} to train on; write at most {there - 1}")
+    return there - asked
 
 
 def _path(text: str | None, key: str) -> Path:

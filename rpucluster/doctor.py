@@ -15,6 +15,7 @@ from rpucluster.arrays import gpu_report
 _REQUIRED = (
     "numpy",
     "numba",
+    "matplotlib",
     "pyarrow",
     "pydantic",
     "plotly",

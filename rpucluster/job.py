@@ -163,6 +163,9 @@ class DataSpec(Spec):
     """Trains on the first so many samples only; left out, on all."""
     test_samples: Count | None = None
     """Tests on the first so many samples only; left out, on all."""
+    validation: Count | None = None
+    """Holds the last so many training samples out and tests on them instead of on the test set, which then plays
+    no part: what settings are chosen on.  `train_samples` and `test_samples` count what that leaves."""
     nudge: Annotated[float, Field(ge=0, le=1)] = 0.0
     """``digits`` and ``mnist``: adds four copies of every training image, shifted by this part of a pixel up,
     down, left and right, so an epoch has five times as many samples; 0 adds none."""

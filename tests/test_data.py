@@ -80,6 +80,30 @@ def test_more_samples_than_there_are() -> None:
     )
 
 
+def test_validation_images_are_the_last_of_the_training_set_and_the_test_set_plays_no_part(tmp_path: Path) -> None:
+    whole = load_data(DataSpec(name="digits"))
+    part = load_data(DataSpec(name="digits", validation=200, train_samples=1000, test_samples=150))
+    assert np.array_equal(part.train_x, whole.train_x[:1000])
+    assert np.array_equal(part.test_x, whole.train_x[1237:1387])
+    assert np.array_equal(part.test_y, whole.train_y[1237:1387])
+    nudged_too = load_data(DataSpec(name="digits", validation=37, nudge=0.5))
+    assert len(nudged_too.train_y) == 5 * 1400  # only what is trained on is copied
+    assert np.array_equal(nudged_too.test_x, whole.train_x[1400:])
+    pixels, labels = images(30)
+    mnist = load_data(DataSpec(name="mnist", path=str(mnist_folder(tmp_path)), validation=10))
+    assert np.array_equal(mnist.train_y, labels[:20])
+    assert np.array_equal(mnist.test_x, (pixels[20:].reshape(10, 20) / np.float32(255)).astype(np.float32))
+
+
+def test_validation_leaves_something_to_train_on() -> None:
+    assert refusal(load_data, DataSpec(name="digits", validation=1437)) == (
+        "[data] validation = 1437 but digits has 1437 to train on; write at most 1436"
+    )
+    assert refusal(load_data, DataSpec(name="digits", validation=1000, train_samples=438)) == (
+        "[data] train_samples = 438 but digits has 437; write at most 437"
+    )
+
+
 def test_digits_say_which_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     assert refusal(load_data, DataSpec(name="digits"), kind=MissingPackageError) == (
@@ -474,7 +498,7 @@ def test_a_test_file_of_another_width(tmp_path: Path) -> None:
 
 def test_what_the_job_did_not_say() -> None:
     # a job is checked before; these guard whoever calls load_data with values of their own
-    nothing = dict.fromkeys(("path", "test_path", "test_fraction", "train_samples", "test_samples"))
+    nothing = dict.fromkeys(("path", "test_path", "test_fraction", "train_samples", "test_samples", "validation"))
     source = SimpleNamespace(name="mnist", image_column="image", label_column="label", **nothing)
     assert refusal(load_data, source) == "[data] path: missing; write where the data set lies"
 
