@@ -1,9 +1,5 @@
 """Kernels: which there are, that their sources compile, and what all of them refuse."""
 
-import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +16,6 @@ from rpucluster.kernels import (
     for_module,
     warm_up,
 )
-from rpucluster.kernels.cuda import OPTIONS, source
 from rpucluster.tile import UpdateSettings
 from tests.grids import assert_same_bits, grids_of, make_grid, signals
 
@@ -50,41 +45,6 @@ def test_all_kernels_refuse_sums_beyond_fixed_point(all_kernels: list[Kernels]) 
             grid.read_forward(x, first_sample=0)
         with pytest.raises(NumericalError, match=r"reached 2\^22"):
             grid.read_forward(1e6 * x, first_sample=0)
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-def test_nvcc_compiles_the_cuda_sources_without_fusing(tmp_path: Path) -> None:
-    (tmp_path / "kernels.cu").write_text(source(), encoding="utf-8")
-    command = ["nvcc", "-ptx", "-arch=sm_80", *OPTIONS, "kernels.cu", "-o", "kernels.ptx"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    text = (tmp_path / "kernels.ptx").read_text()
-    assert text.count(".entry") == 9
-    assert "fma.rn.f32" not in text
-    assert "sqrt.rn.f32" in text  # the correctly rounded ones, not approximations
-    assert "div.rn.f32" in text
-
-
-def test_nvrtc_compiles_the_cuda_sources() -> None:
-    library = _nvrtc()
-    program = ctypes.c_void_p()
-    code = source().encode()
-    assert library.nvrtcCreateProgram(ctypes.byref(program), code, b"kernels.cu", 0, None, None) == 0
-    options = [b"--gpu-architecture=compute_80", *(option.encode() for option in OPTIONS)]
-    result = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    assert result == 0, log.value.decode()
-
-
-def _nvrtc() -> Any:
-    """The NVRTC library of the pip package or of CuPy's toolkit; skips where there is none."""
-    nvidia = pytest.importorskip("nvidia", reason="nvidia-cuda-nvrtc is not installed")
-    libraries = [file for folder in nvidia.__path__ for file in sorted(Path(folder).rglob("libnvrtc.so.*"))]
-    if not libraries:
-        pytest.skip("nvidia-cuda-nvrtc is not installed")
-    return ctypes.CDLL(str(libraries[0]))
 
 
 def test_a_gpu_updates_as_the_specification_does() -> None:
