@@ -136,6 +136,7 @@ class Accelerator:
             update=job.update,
             seed=job.train.seed,
             xp=self._xp,
+            tolerances=job.run.tolerances,
         )
         grid.initialise(job.train.initial_scale / float(np.sqrt(model.inputs + 1)))
         return _Held(

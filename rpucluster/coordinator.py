@@ -29,10 +29,9 @@ from rpucluster.plan_report import describe
 from rpucluster.pool import LocalPool, Pool, RayPool
 from rpucluster.program import Program
 from rpucluster.runlog import EpochRow, RunDirectory
+from rpucluster.settings import bytes_per_cell
 from rpucluster.timeline import Timeline, replay
 
-BYTES_PER_CELL = 20
-"""Host memory of a cross-point: its weight, two step sizes and two bounds, float32."""
 BYTES_PER_WORKER = 150 << 20
 """Host memory of a Ray actor before it holds any array (measured: 95 to 130 MB private)."""
 
@@ -417,13 +416,15 @@ def _check_memory(job: Job, plan: Plan, executor: str) -> None:
     """Refuse a run whose arrays cannot fit this machine's memory."""
     if sys.platform != "linux" or array_module(job.run.arrays) is not np:
         return
-    cells = sum(shard.block.cells for shard in plan.shards())
+    shards = [(shard.block.cells, job.device_of(shard.layer)) for shard in plan.shards()]
+    cells = sum(count for count, _ in shards)
     workers = -(-len(plan.accelerators) // job.run.accelerators_per_worker) if executor == "ray" else 0
-    needed = cells * BYTES_PER_CELL + workers * BYTES_PER_WORKER
+    arrays = sum(count * bytes_per_cell(job.run.tolerances, device) for count, device in shards)
+    needed = arrays + workers * BYTES_PER_WORKER
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         raise CapacityError(
             f"the arrays of {cells:,} cross-points in {workers} worker processes need {needed / 2**30:,.1f} GiB of "
-            f"memory but this machine has {available / 2**30:,.1f} GiB; lower [model] sizes, raise [run] "
-            f"accelerators_per_worker, or use plan, which needs no arrays"
+            f"memory but this machine has {available / 2**30:,.1f} GiB; lower [model] sizes, write [run] "
+            f'tolerances = "recomputed", raise accelerators_per_worker, or use plan, which needs no arrays'
         )

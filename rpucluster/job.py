@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_serializer, field_validator, model
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
 from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
-from rpucluster.settings import Management, UpdateSettings
+from rpucluster.settings import Management, Tolerances, UpdateSettings
 
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
@@ -346,6 +346,9 @@ class RunSpec(Spec):
 
     arrays: Literal["auto", "numpy", "cupy"] = "auto"
     """Where weights live: ``"cupy"`` is a GPU; ``"auto"`` takes it where there is one."""
+    tolerances: Tolerances = "auto"
+    """Whether the tolerances of cells are ``"stored"``, 8 or more bytes of each, or ``"recomputed"`` from their
+    random stream where a pulse falls; ``"auto"`` is what was measured faster."""
     accelerators_per_worker: Count = 1
     """Accelerators that one process hosts."""
     checkpoint_every: Seconds = 300.0

@@ -4,7 +4,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rpucluster.devices import Device, PulsedDevice
 from rpucluster.kernels import MAX_BIT_LENGTH
+
+Tolerances = Literal["stored", "recomputed", "auto"]
+"""Whether the numbers that cells' tolerances are made of lie in memory or are made anew where a pulse falls."""
+
+
+def stored_lanes(choice: Tolerances, device: Device) -> int:
+    """Lanes of a cell that lie in memory; with "auto" all, since that was measured faster.  No value depends on it."""
+    return device.lanes if isinstance(device, PulsedDevice) and choice != "recomputed" else 0
+
+
+def bytes_per_cell(choice: Tolerances, device: Device) -> int:
+    """Bytes kept of a cell: a float32 weight, and two for each lane that is stored."""
+    return 4 + 2 * stored_lanes(choice, device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,27 +1,37 @@
 """Crossbar tiles of one layer shard, with their periphery: `forward`, `backward` and `update` on real arrays."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster import kernels as kernel_sets
 from rpucluster.arrays import namespace, to_host
-from rpucluster.devices import Cells, Device
+from rpucluster.devices import Cells, Device, PulsedDevice
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import OFFSET, KernelChoice, ReadRule, Tiling, UpdateRule
+from rpucluster.kernels import KernelChoice, ReadRule, Tiling, UpdateRule
 from rpucluster.kernels import from_fixed as from_fixed
 from rpucluster.rng import Float32, Purpose, init_uniform, stream_keys
 from rpucluster.settings import Converters as Converters
 from rpucluster.settings import Management as Management
+from rpucluster.settings import Tolerances as Tolerances
 from rpucluster.settings import UpdateSettings as UpdateSettings
+from rpucluster.settings import stored_lanes
 
 BOUND_ROUNDS = 10
 """Bound management repeats a read at most so often: inputs halved ten times reach bounds 1000 times as wide."""
-_UPDATE_STREAMS = (Purpose.X_PULSES, Purpose.D_PULSES, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
+_UPDATE_STREAMS = (
+    Purpose.X_PULSES,
+    Purpose.D_PULSES,
+    Purpose.UPDATE_NOISE,
+    Purpose.REPLAY_NOISE,
+    Purpose.DEVICE,
+)
+"""In the order of the kernels' keys."""
 _PER_REPLICA = (Purpose.DEVICE, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
 """Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
@@ -61,13 +71,23 @@ class ReadCount:
         return ReadCount(passes=self.passes + other.passes, repeats=self.repeats + other.repeats)
 
 
+class Storage(NamedTuple):
+    """Arrays that a grid lives in, so that several grids can share one array; their content is overwritten."""
+
+    weights: Any
+    """float32 (cells,)."""
+    lanes: Any
+    """int16 (cells * lanes,), or (0,) where tolerances are recomputed."""
+
+
 class TileGrid:
     """The tiles of one shard of a layer: a rectangle of whole tiles, which owns its arrays.
 
     A layer's array of ``rows`` x ``cols`` cells (out x in; a bias column counts as a column) is cut into tiles of
     ``tile_rows`` x ``tile_cols`` from the upper left; the shard holds tile rows ``row_tiles[0]`` up to, without,
     ``row_tiles[1]``, and tile columns likewise.  Tolerances, pulses and noise belong to the tile's place in the
-    layer, so a shard behaves as the same tiles of any other shard would.
+    layer, so a shard behaves as the same tiles of any other shard would.  ``tolerances`` chooses between memory and
+    computation and changes no value; ``storage`` gives the arrays to live in.
 
     Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device whose step
     depends on its weight; methods raise `NumericalError`, which names the layer, for a signal that is not finite
@@ -94,6 +114,8 @@ class TileGrid:
         seed: int,
         xp: ModuleType = np,
         kernels: KernelChoice = "auto",
+        tolerances: Tolerances = "auto",
+        storage: Storage | None = None,
     ) -> None:
         if update.noise_per == "batch" and device.step_depends_on_weight:
             raise ValueError(
@@ -125,33 +147,34 @@ class TileGrid:
             tile_rows=int(np.diff(row_cuts).max()),
             tile_cols=int(np.diff(col_cuts).max()),
         )
-        self._update_rule = UpdateRule(
-            bit_length=update.bit_length,
-            noise_per_batch=update.noise_per == "batch",
-            update_management=update.update_management,
-            dynamic_bit_length=update.dynamic_bit_length,
-            dw_min=device.dw_min,
-            dw_min_std=device.dw_min_std,
-        )
+        self._pulsed = device if isinstance(device, PulsedDevice) else None
+        self._update_rule = _update_rule(update, self._pulsed) if self._pulsed else None
         self._forward_rule = _read_rule(forward, forward_management)
         self._backward_rule = _read_rule(backward, backward_management)
         self._update_keys = xp.asarray(np.stack([self._keys(purpose) for purpose in _UPDATE_STREAMS], axis=1))
         self._read_keys: dict[Purpose, Any] = {}
-        self._weights = xp.zeros(self.shape[0] * self.shape[1], "f4")
-        self._cells = self._draw_cells()
+        cells = self.shape[0] * self.shape[1]
+        each = stored_lanes(tolerances, device)
+        if storage is None:
+            storage = Storage(weights=xp.empty(cells, "f4"), lanes=xp.empty(cells * each, "i2"))
+        if storage.weights.shape != (cells,) or storage.lanes.shape != (cells * each,):
+            raise ValueError(
+                f"storage of {storage.weights.shape} weights and {storage.lanes.shape} lanes for {cells} cells with "
+                f"{each} stored lanes each"
+            )
+        self._weights, self._lanes = storage
+        self._weights[:] = 0
+        if each:
+            self._kernels.draw_lanes(self._lanes, self._tiling, self._update_keys, each, 0)
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights and tolerances."""
-        arrays = (self._weights, *(self._cells or ()))
-        return sum(int(array.nbytes) for array in arrays)
+        return int(self._weights.nbytes) + int(self._lanes.nbytes)
 
     def set_weights(self, weights: Any) -> None:
         """Put each weight of a (rows, cols) array on its cell, clipped to what the cell can hold."""
-        flat = self._flat(weights)
-        if self._cells is not None:
-            flat = self._xp.minimum(self._xp.maximum(flat, self._cells.lower), self._cells.upper)
-        self._weights[:] = flat
+        self._put(self._checked(weights))
 
     def weights(self) -> Float32:
         """The weights as float32 (rows, cols): a copy on the host."""
@@ -163,20 +186,28 @@ class TileGrid:
 
     def initialise(self, scale: float) -> None:
         """Set weights uniform in [-scale, scale), the same for every replica and partition, then clipped."""
-        uniform = init_uniform(
-            self._seed,
-            self._layer,
-            *self._layer_shape,
-            row_start=self.row_range[0],
-            row_stop=self.row_range[1],
-            col_start=self.col_range[0],
-            col_stop=self.col_range[1],
-        )
-        self.set_weights(np.float32(scale) * uniform)
+        for part in self._parts():
+            uniform = init_uniform(
+                self._seed,
+                self._layer,
+                *self._layer_shape,
+                row_start=self.row_range[0] + part.rows.start,
+                row_stop=self.row_range[0] + part.rows.stop,
+                col_start=self.col_range[0] + part.cols.start,
+                col_stop=self.col_range[0] + part.cols.stop,
+            )
+            self._put_part(part, np.float32(scale) * uniform)
 
     def program(self, target: Any) -> int:
         """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
-        return kernel_sets.program(self._weights, self._cells, self._flat(target))
+        target = self._checked(target)
+        pulses = 0
+        for part in self._parts():
+            weights = to_host(self._weights[part.cells]).copy()
+            wanted = np.ascontiguousarray(target[part.rows, part.cols], np.float32).reshape(-1)
+            pulses += kernel_sets.program(weights, self._tolerances(part), wanted)
+            self._weights[part.cells] = self._xp.asarray(weights)
+        return pulses
 
     def read_forward(
         self, x: Any, *, first_sample: int, purpose: Purpose = Purpose.READ_FORWARD
@@ -212,11 +243,11 @@ class TileGrid:
         if len(x) != len(d):
             raise ValueError(f"x has {len(x)} samples and d {len(d)}: pass the same samples in both")
         try:
-            if self._cells is None:
+            if self._update_rule is None:
                 total = self._kernels.exact_update(self._weights, self._tiling, x, d, lr)
             else:
                 total = self._kernels.pulsed_update(
-                    self._weights, self._cells, self._tiling, self._update_keys, x, d,
+                    self._weights, self._lanes, self._tiling, self._update_keys, x, d,
                     lr, first_sample, self._update_rule,
                 )  # fmt: skip
         except NumericalError as error:
@@ -234,37 +265,57 @@ class TileGrid:
             raise ValueError(
                 f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self.device.persistent)}"
             )
-        self._weights[:] = self._flat(state["weights"])
+        self._put(self._checked(state["weights"]), clipped=False)
 
     def _keys(self, purpose: Purpose) -> NDArray[np.uint32]:
         replica = self._replica if purpose in _PER_REPLICA else 0
         return stream_keys(self._seed, purpose, self._layer, replica, self._tile_row, self._tile_col)
 
-    def _draw_cells(self) -> Cells | None:
-        if not self.device.cell_arrays:
-            return None
-        size = self.shape[0] * self.shape[1]
-        arrays = Cells(*(np.empty(size, np.float32) for _ in Cells._fields))
-        keys, offsets = self._keys(Purpose.DEVICE), self._table[:, OFFSET]
-        for first in range(0, size, _DRAWN_TOGETHER):
-            cells = np.arange(first, min(first + _DRAWN_TOGETHER, size))
-            tile = np.searchsorted(offsets, cells, side="right") - 1
-            drawn = self.device.draw((keys[tile, 0], keys[tile, 1]), cells - offsets[tile])
-            for array, values in zip(arrays, drawn or (), strict=True):
-                array[cells] = values
-        return Cells(*(self._xp.asarray(array) for array in arrays))
+    def _parts(self) -> "Iterator[_Part]":
+        """Whole rows of tiles, few enough at a time that what is computed of them needs little memory."""
+        for offset, rows, cols, row, col in self._table.tolist():
+            together = max(_CELLS_TOGETHER // cols, 1)
+            for first in range(0, rows, together):
+                stop = min(first + together, rows)
+                yield _Part(
+                    slice(offset + first * cols, offset + stop * cols),
+                    slice(row + first, row + stop),
+                    slice(col, col + cols),
+                )
 
-    def _flat(self, array: Any) -> Any:
-        """A (rows, cols) array in the order of the cells: float32, on the device of the weights."""
+    def _tolerances(self, part: "_Part") -> Cells | None:
+        """Tolerances of some cells, on the host."""
+        if self._pulsed is None:
+            return None
+        each, first, stop = self._pulsed.lanes, part.cells.start, part.cells.stop
+        if len(self._lanes):
+            lanes = self._lanes[first * each : stop * each]
+        else:
+            lanes = self._xp.empty((stop - first) * each, "i2")
+            self._kernels.draw_lanes(lanes, self._tiling, self._update_keys, each, first)
+        return self._pulsed.cells(to_host(lanes).reshape(-1, each).T)
+
+    def _put_part(self, part: "_Part", values: Float32, clipped: bool = True) -> None:
+        """Put values of the shape of a part on its cells."""
+        flat = values.reshape(-1)
+        cells = self._tolerances(part) if clipped else None
+        if cells is not None:
+            flat = np.minimum(np.maximum(flat, cells.lower), cells.upper)
+        self._weights[part.cells] = self._xp.asarray(flat)
+
+    def _put(self, values: Float32, clipped: bool = True) -> None:
+        for part in self._parts():
+            self._put_part(part, values[part.rows, part.cols], clipped)
+
+    def _checked(self, array: Any) -> Float32:
+        """A (rows, cols) array on the host, float32 and finite."""
         values = to_host(array)
         if values.shape != self.shape:
             raise ValueError(f"weights of shape {values.shape} for a shard of {self.shape}")
-        flat = np.empty(values.size, np.float32)
-        for offset, rows, cols, row, col in self._table.tolist():
-            flat[offset : offset + rows * cols] = values[row : row + rows, col : col + cols].reshape(-1)
-        if not bool(np.isfinite(flat).all()):
+        values = np.asarray(values, np.float32)
+        if not all(bool(np.isfinite(values[part.rows, part.cols]).all()) for part in self._parts()):
             raise NumericalError(f"layer {self._layer}: a weight to be set is not finite")
-        return self._xp.asarray(flat)
+        return values
 
     def _lines(self, lines: Any, width: int) -> Any:
         if not isinstance(lines, self._xp.ndarray):
@@ -278,7 +329,7 @@ class TileGrid:
     ) -> tuple[Any, ReadCount]:
         lines = self._lines(lines, self.shape[0] if backward else self.shape[1])
         try:
-            if self._cells is None:
+            if self._pulsed is None:
                 sums, passes, repeats = self._kernels.exact_read(self._weights, self._tiling, lines, backward)
             else:
                 keys = self._read_keys.get(purpose)
@@ -295,8 +346,18 @@ class TileGrid:
         return NumericalError(f"layer {self._layer}: {error}")
 
 
-_DRAWN_TOGETHER = 1 << 18
-"""Cells whose tolerances are drawn in one go, which bounds the memory that this takes."""
+_CELLS_TOGETHER = 1 << 16
+"""Cells whose tolerances are made in one go outside of kernels: few enough for the cache."""
+
+
+class _Part(NamedTuple):
+    """Some rows of one tile."""
+
+    cells: slice
+    """Of the flat weights."""
+    rows: slice
+    """Of the shard."""
+    cols: slice
 
 
 def _cut(size: int, tile: int, tiles: tuple[int, int], kind: str) -> tuple[tuple[int, int], NDArray[np.int64]]:
@@ -317,6 +378,16 @@ def _tile_table(row_cuts: NDArray[np.int64], col_cuts: NDArray[np.int64]) -> NDA
     sizes = rows[row] * cols[col]
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return np.stack([offsets, rows[row], cols[col], row_cuts[row], col_cuts[col]], axis=1)
+
+
+def _update_rule(update: UpdateSettings, device: PulsedDevice) -> UpdateRule:
+    return UpdateRule(
+        bit_length=update.bit_length,
+        noise_per_batch=update.noise_per == "batch",
+        update_management=update.update_management,
+        dynamic_bit_length=update.dynamic_bit_length,
+        device=device,
+    )
 
 
 def _read_rule(converters: Converters, management: Management) -> ReadRule:

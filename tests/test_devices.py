@@ -1,23 +1,40 @@
 """Device models: the spread of their tolerances, their presets and the messages about wrong parameters."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rpucluster.devices import CELL_ARRAYS, DEVICE_PRESETS, ConstantStep, Device, FloatingPoint, device_from
-from rpucluster.rng import Purpose, normals, stream_key
+from rpucluster.devices import (
+    DEVICE_PRESETS,
+    LANE_UNIT,
+    Cells,
+    ConstantStep,
+    Device,
+    FloatingPoint,
+    PulsedDevice,
+    device_from,
+    draw_lanes,
+)
+from rpucluster.rng import Purpose, normals, stream_key, uniform_u32
 
 CELLS = np.arange(100_000, dtype=np.uint32)
 KEY = stream_key(2, Purpose.DEVICE, 1, 0, 3, 4)
 
 
+def drawn(device: Device, cells: Any = CELLS) -> Cells:
+    """Tolerances of some cells of a tile."""
+    assert isinstance(device, PulsedDevice)
+    return device.cells(draw_lanes(KEY, cells, device.lanes))
+
+
 def test_tolerances_have_the_spread_that_the_preset_says() -> None:
-    cells = ConstantStep().draw(KEY, CELLS)
+    cells = drawn(ConstantStep())
     n = len(CELLS)
     for values, mean, spread in (
-        (cells.step_up, 0.001, 0.3),
-        (cells.step_down, 0.001, 0.3),
+        (cells.up, 0.001, 0.3),
+        (cells.down, 0.001, 0.3),
         (cells.upper, 0.6, 0.3),
         (cells.lower, -0.6, 0.3),
     ):
@@ -27,10 +44,10 @@ def test_tolerances_have_the_spread_that_the_preset_says() -> None:
 
 
 def test_steps_spread_together_and_their_difference_apart() -> None:
-    cells = ConstantStep().draw(KEY, CELLS)
+    cells = drawn(ConstantStep())
     # up and down steps are gain +- r with deviations 0.3 and 0.01: (up - down) / 2 is r
-    r = (cells.step_up - cells.step_down) / 0.002
-    gain = (cells.step_up + cells.step_down) / 0.002
+    r = (cells.up - cells.down) / 0.002
+    gain = (cells.up + cells.down) / 0.002
     assert r.std() == pytest.approx(0.01, rel=0.02)
     assert gain.std() == pytest.approx(0.3, rel=0.02)
     assert abs(np.corrcoef(r, gain)[0, 1]) < 0.02
@@ -38,30 +55,44 @@ def test_steps_spread_together_and_their_difference_apart() -> None:
 
 
 def test_a_cell_uses_the_four_normals_of_its_own_block() -> None:
-    z = normals(KEY, 4 * 10).reshape(10, 4)
+    z = np.rint(normals(KEY, 4 * 10).reshape(10, 4) / LANE_UNIT) * LANE_UNIT
     device = ConstantStep(dw_min=0.5, dw_min_dtod=0.1, up_down_dtod=0.2, w_max_dtod=0.3, w_min_dtod=0.4)
-    cells = device.draw(KEY, np.arange(10, dtype=np.uint32))
+    cells = drawn(device, np.arange(10, dtype=np.uint32))
     gain, r = 1 + 0.1 * z[:, 0], 0.2 * z[:, 1]
-    np.testing.assert_allclose(cells.step_up, 0.5 * np.abs(gain + r), rtol=1e-6)
-    np.testing.assert_allclose(cells.step_down, 0.5 * np.abs(gain - r), rtol=1e-6)
+    np.testing.assert_allclose(cells.up, 0.5 * np.abs(gain + r), rtol=1e-6)
+    np.testing.assert_allclose(cells.down, 0.5 * np.abs(gain - r), rtol=1e-6)
     np.testing.assert_allclose(cells.upper, 0.6 * np.abs(1 + 0.3 * z[:, 2]), rtol=1e-6)
     np.testing.assert_allclose(cells.lower, -0.6 * np.abs(1 + 0.4 * z[:, 3]), rtol=1e-6)
-    one = device.draw(KEY, np.array([7], np.uint32))
+    one = drawn(device, np.array([7], np.uint32))
     assert all(single[0] == many[7] for single, many in zip(one, cells, strict=True))
+
+
+def test_lanes_are_quantised_normals_and_halves_of_uniform_words() -> None:
+    cells = np.arange(5000, dtype=np.uint32)
+    lanes = draw_lanes(KEY, cells, 12)
+    assert lanes.shape == (12, len(cells))
+    for block in range(3):
+        z = np.array([normals(KEY, 4, round=block, first=4 * cell) for cell in cells[:50]]).T  # (4, 50)
+        kept = slice(4 * block, 4 * block + (2 if block == 1 else 4))
+        np.testing.assert_array_equal(lanes[kept, :50], np.rint(z[: kept.stop - kept.start] * 4096))
+    words = np.array([uniform_u32(KEY, 2, round=1, first=4 * cell + 2) for cell in cells[:50]]).T
+    np.testing.assert_array_equal(lanes[6:8, :50].view(np.uint16), words >> 16)
+    # the first lanes do not depend on how many there are
+    np.testing.assert_array_equal(draw_lanes(KEY, cells, 4), lanes[:4])
+    # uniform: mean 0 and variance 2^32 / 12 as signed numbers; z of the mean below 5
+    assert abs(lanes[6:8].astype(float).mean()) < 5 * 2**16 / np.sqrt(12 * 10_000)
 
 
 @pytest.mark.parametrize(("up_down", "up", "down"), [(0.05, 1.0, 0.95), (-0.1, 0.9, 1.0), (0.0, 1.0, 1.0)])
 def test_systematic_asymmetry_weakens_one_direction(up_down: float, up: float, down: float) -> None:
-    cells = device_from("ideal", {"up_down": up_down}).draw(KEY, CELLS[:5])
-    assert cells is not None
-    np.testing.assert_allclose(cells.step_up, 0.001 * up, rtol=1e-6)
-    np.testing.assert_allclose(cells.step_down, 0.001 * down, rtol=1e-6)
+    cells = drawn(device_from("ideal", {"up_down": up_down}), CELLS[:5])
+    np.testing.assert_allclose(cells.up, 0.001 * up, rtol=1e-6)
+    np.testing.assert_allclose(cells.down, 0.001 * down, rtol=1e-6)
 
 
 def test_without_spread_all_cells_are_the_mean() -> None:
-    cells = device_from("ideal").draw(KEY, CELLS[:9])
-    assert cells is not None
-    for values, mean in zip(cells, (0.001, 0.001, -0.6, 0.6), strict=True):
+    cells = drawn(device_from("ideal"), CELLS[:9])
+    for values, mean in zip(cells, (0.001, 0.001, -0.6, 0.6, 0.0, 0.0), strict=True):
         np.testing.assert_array_equal(values, np.float32(mean))
 
 
@@ -74,15 +105,15 @@ def test_presets_are_the_published_models() -> None:
     assert DEVICE_PRESETS["floating-point"] == FloatingPoint()
     for device in DEVICE_PRESETS.values():
         assert isinstance(device, Device)
-        assert set(device.cell_arrays) <= set(CELL_ARRAYS)
+        assert isinstance(device, PulsedDevice) == device.pulsed
         assert device.persistent == ("weights",)
         assert not device.step_depends_on_weight
 
 
 def test_exact_weights_have_no_tolerances() -> None:
     device = FloatingPoint()
-    assert (device.pulsed, device.cell_arrays, device.dw_min, device.dw_min_std) == (False, (), 0.0, 0.0)
-    assert device.draw(KEY, CELLS) is None  # type: ignore[func-returns-value]
+    assert (device.pulsed, device.dw_min, device.dw_min_std) == (False, 0.0, 0.0)
+    assert not isinstance(device, PulsedDevice)
 
 
 def test_devices_are_frozen_values() -> None:

@@ -61,7 +61,14 @@ def test_pulsed_updates_agree_bit_for_bit(
     )
     # weights of 0.6 between bounds of 0.6 with spread: many start at their bound, so pulses are replayed
     device = ConstantStep(dw_min=step, dw_min_std=noise)
-    grids = grids_of(all_kernels, rows, cols, tile=(tile_rows, tile_cols), device=device, update=update, seed=seed)
+    grids = [
+        grid
+        for tolerances in ("stored", "recomputed")
+        for grid in grids_of(
+            all_kernels, rows, cols, tile=(tile_rows, tile_cols), device=device, update=update, seed=seed,
+            tolerances=tolerances,
+        )
+    ]  # fmt: skip
     x, d = signals(seed, samples, cols), signals(seed + 1, samples, rows, d_scale)
     counts: list[PulseCount] = []
     for grid in grids:
@@ -81,7 +88,13 @@ def test_pulsed_updates_agree_bit_for_bit(
 def test_dense_updates_agree_bit_for_bit(all_kernels: list[Kernels], noise_per: Any) -> None:
     # hits of several rows fill the list of the compiled kernel many times over, and rows are longer than 64 x 8
     update = UpdateSettings(bit_length=31, noise_per=noise_per)
-    grids = grids_of(all_kernels, 12, 700, tile=(7, 520), device=ConstantStep(), update=update)
+    grids = [
+        grid
+        for tolerances in ("stored", "recomputed")
+        for grid in grids_of(
+            all_kernels, 12, 700, tile=(7, 520), device=ConstantStep(), update=update, tolerances=tolerances
+        )
+    ]
     x, d = signals(1, 2, 700, zeros=0.0), signals(2, 2, 12, zeros=0.0)
     for grid in grids:
         grid.initialise(0.5)
@@ -134,8 +147,7 @@ def rule(**changes: Any) -> UpdateRule:
         "noise_per_batch": False,
         "update_management": True,
         "dynamic_bit_length": True,
-        "dw_min": 0.001,
-        "dw_min_std": 0.0,
+        "device": ideal(),
     }
     return UpdateRule(**(arguments | changes))
 

@@ -1,11 +1,14 @@
 """Tile grids: converters and management against closed forms and aihwkit, shards against the whole, messages."""
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rpucluster import tile
 from rpucluster.devices import ConstantStep, FloatingPoint
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import KernelChoice
@@ -15,6 +18,7 @@ from rpucluster.tile import (
     Management,
     PulseCount,
     ReadCount,
+    Storage,
     TileGrid,
     UpdateSettings,
     from_fixed,
@@ -363,6 +367,91 @@ def test_programming_ends_within_half_a_step() -> None:
     np.testing.assert_array_equal(grid.weights(), reached)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_recomputed_tolerances_are_the_stored_ones(kernels: KernelChoice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipping, programming and loading, in parts of one row or of several; shards too."""
+    target = signals(6, 45, 50, 0.6)
+    for together in (1, 40, 1 << 16):
+        monkeypatch.setattr(tile, "_CELLS_TOGETHER", together)
+        found = []
+        for tolerances in ("stored", "recomputed"):
+            arguments: dict[str, Any] = {"device": ConstantStep(), "kernels": kernels, "tolerances": tolerances}
+            grid = make_grid(45, 50, tile=(10, 13), **arguments)
+            grid.initialise(1.0)
+            first = grid.weights()
+            pulses = grid.program(target)
+            found.append((first, pulses, grid.weights()))
+            for row in shards(**arguments):
+                for part in row:
+                    rows, cols = slice(*part.row_range), slice(*part.col_range)
+                    part.initialise(1.0)
+                    np.testing.assert_array_equal(part.weights(), first[rows, cols])
+                    part.program(target[rows, cols])
+                    np.testing.assert_array_equal(part.weights(), grid.weights()[rows, cols])
+        np.testing.assert_array_equal(found[0][0], found[1][0])
+        assert found[0][1] == found[1][1]
+        np.testing.assert_array_equal(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("tolerances", ["stored", "recomputed"])
+def test_a_grid_needs_little_more_memory_than_it_keeps(tolerances: Any) -> None:
+    def peak(work: Callable[[], Any]) -> int:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        held.append(work())
+        return tracemalloc.get_traced_memory()[1] - before
+
+    rows, cols = 1500, 2000
+    held: list[Any] = []
+    make_grid(2, 2, tile=(1, 2), tolerances=tolerances).initialise(1.0)  # compiles
+    tracemalloc.start()
+    try:
+        chunk = 12 << 20  # what is computed of 2^16 cells at a time
+        size = rows * cols * (12 if tolerances == "stored" else 4)
+        assert peak(lambda: make_grid(rows, cols, tile=(512, 512), tolerances=tolerances)) < size + chunk
+        grid = held[0]
+        assert grid.nbytes == size
+        assert peak(lambda: grid.initialise(0.5)) < chunk
+        assert peak(grid.state) < rows * cols * 4 + chunk
+        assert peak(lambda: grid.program(held[-1]["weights"])) < chunk
+        assert peak(lambda: grid.load_state(held[2])) < chunk
+    finally:
+        tracemalloc.stop()
+
+
+def test_grids_may_share_arrays() -> None:
+    device = ConstantStep()
+    weights, lanes = np.full(5000, 7, np.float32), np.zeros(4 * 5000, np.int16)
+    start, pairs = 0, []
+    for tolerances in ("stored", "recomputed"):
+        for row in shards(device=device):
+            for own in row:
+                rows = (own.row_range[0] // 10, -(-own.row_range[1] // 10))
+                cols = (own.col_range[0] // 13, -(-own.col_range[1] // 13))
+                size = own.shape[0] * own.shape[1]
+                stop = start + size
+                storage = Storage(
+                    weights[start:stop], lanes[4 * start : 4 * stop] if tolerances == "stored" else lanes[:0]
+                )
+                shared = make_grid(
+                    45, 50, tile=(10, 13), row_tiles=rows, col_tiles=cols, device=device, storage=storage,
+                    tolerances=tolerances,
+                )  # fmt: skip
+                pairs.append((own, shared))
+                start = stop
+    for own, shared in pairs:
+        for grid in (own, shared):
+            grid.initialise(0.4)
+            x, d = signals(1, 2, grid.shape[1]), signals(2, 2, grid.shape[0])
+            grid.update(x, d, 0.05, first_sample=0)
+    for own, shared in pairs:
+        np.testing.assert_array_equal(own.weights(), shared.weights())
+    np.testing.assert_array_equal(weights[start:], 7)
+    np.testing.assert_array_equal(weights[: pairs[0][0].weights().size], pairs[0][1]._weights)
+    with pytest.raises(ValueError, match=r"storage of \(3,\) weights and \(0,\) lanes for 4 cells with 4 stored"):
+        make_grid(2, 2, device=device, storage=Storage(weights[:3], lanes[:0]))
+
+
 def test_ideal_programming_counts_exactly() -> None:
     grid = make_grid(2, 2, device=ideal(dw_min=0.01))
     assert grid.program(np.array([[0.1, -0.034], [0.036, 7.0]], np.float32)) == 10 + 3 + 4 + 100
@@ -410,7 +499,8 @@ def test_the_grid_owns_its_weights() -> None:
 def test_ranges_and_sizes() -> None:
     grid = make_grid(45, 50, tile=(10, 13), row_tiles=(3, 5), col_tiles=(1, 4), device=ConstantStep())
     assert (grid.row_range, grid.col_range, grid.shape, grid.tiles) == ((30, 45), (13, 50), (15, 37), 6)
-    assert grid.nbytes == 15 * 37 * 5 * 4  # weight and four tolerances
+    assert grid.nbytes == 15 * 37 * (4 + 8)  # a weight and four lanes
+    assert make_grid(45, 50, device=ConstantStep(), tolerances="recomputed").nbytes == 45 * 50 * 4
     assert make_grid(4, 5, device=FloatingPoint()).nbytes == 4 * 5 * 4
 
 

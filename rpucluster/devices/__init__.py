@@ -1,11 +1,17 @@
 """Device models: what one coincidence of pulses does to one weight.
 
-Each model is a frozen dataclass; its tolerances are functions of a random stream's key, so they need no memory.
+Each model is a frozen dataclass; its tolerances are made of *lanes*, numbers of 16 bits that are
+functions of a random stream's key, so they may be stored or made again where they are needed.
 """
 
-from rpucluster.devices.base import CELL_ARRAYS as CELL_ARRAYS
+from rpucluster.devices.base import LANE_BLOCK as LANE_BLOCK
+from rpucluster.devices.base import LANE_UNIT as LANE_UNIT
 from rpucluster.devices.base import Cells as Cells
 from rpucluster.devices.base import Device as Device
+from rpucluster.devices.base import Int16 as Int16
+from rpucluster.devices.base import Law as Law
+from rpucluster.devices.base import PulsedDevice as PulsedDevice
+from rpucluster.devices.base import draw_lanes as draw_lanes
 from rpucluster.devices.constant_step import ConstantStep as ConstantStep
 from rpucluster.devices.floating_point import FloatingPoint as FloatingPoint
 from rpucluster.devices.presets import DEVICE_PRESETS as DEVICE_PRESETS

@@ -1,26 +1,43 @@
 """What every device model answers; the kernels and tiles know devices only through this."""
 
 import math
+from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from rpucluster.rng import Keys
+from rpucluster.rng import Keys, block_normals, philox
 
-CELL_ARRAYS = ("step_up", "step_down", "lower", "upper")
+Int16 = NDArray[np.int16]
+
+LANE_UNIT = 2.0**-12
+"""A lane that holds a normal counts in these units: |z| <= 5.78 fits 16 bits."""
+LANE_BLOCK = 4
+"""Lanes that one block of random words gives; a cell has a whole number of such blocks."""
+
+
+class Law(IntEnum):
+    """How the mean step of a device depends on its weight; compiled kernels choose by this number."""
+
+    CONSTANT = 0
 
 
 class Cells(NamedTuple):
-    """Tolerances of some cells, one float32 number per cell in each of four flat arrays, in weight units."""
+    """Tolerances of some cells, float32 arrays of one shape, in weight units."""
 
-    step_up: Any
+    up: Any
     """Mean weight change of one coincidence that raises the weight."""
-    step_down: Any
+    down: Any
     """Mean weight change of one coincidence that lowers the weight, as a positive number."""
     lower: Any
     """The lowest weight that the device can hold."""
     upper: Any
     """The highest weight that the device can hold."""
+    e0: Any
+    """A number of the device's law; 0 where it has none."""
+    e1: Any
+    """Another one."""
 
 
 @runtime_checkable
@@ -31,8 +48,6 @@ class Device(Protocol):
     """Whether weights change by stochastic pulses; False means exact digital weights and exact reads."""
     step_depends_on_weight: ClassVar[bool]
     """Whether the size of a step depends on the weight; such a device refuses noise_per = "batch"."""
-    cell_arrays: ClassVar[tuple[str, ...]]
-    """Names, out of `CELL_ARRAYS`, of the tolerances that it needs for each cell."""
     persistent: ClassVar[tuple[str, ...]]
     """Names of the arrays that are state, so belong into a checkpoint."""
 
@@ -46,12 +61,45 @@ class Device(Protocol):
         """Cycle-to-cycle standard deviation of a step, relative to that device's step."""
         ...
 
-    def draw(self, key: Keys, cells: ArrayLike) -> Cells | None:
-        """Tolerances of the cells with these indices in the tile whose DEVICE stream has this key.
 
-        Key words may be arrays, one for each cell, so that one call serves the cells of many tiles.
-        """
+@runtime_checkable
+class PulsedDevice(Device, Protocol):
+    """A device whose weights change by pulses."""
+
+    law: ClassVar[Law]
+
+    @property
+    def lanes(self) -> int:
+        """Numbers of 16 bits that a cell's tolerances are made of, a multiple of `LANE_BLOCK`."""
         ...
+
+    def constants(self) -> tuple[float, ...]:
+        """The numbers that, with a cell's lanes, make its tolerances, in the order that the law's kernels expect."""
+        ...
+
+    def cells(self, lanes: Int16) -> Cells:
+        """Tolerances of n cells from their lanes, int16 (lanes, n): the specification of the kernels."""
+        ...
+
+    def step(self, w: Any, lowers: Any, cells: Cells) -> Any:
+        """Mean size, float32 and positive, of one pulse that meets the weight w."""
+        ...
+
+
+def draw_lanes(key: Keys, cells: ArrayLike, lanes: int) -> Int16:
+    """Lanes of the cells with these indices (row * columns + column) in a tile; int16 (lanes, n).
+
+    ``key`` is that of the tile's DEVICE stream, or of each cell's.  Block r of a cell gives its lanes 4 r to 4 r + 3:
+    normals in units of `LANE_UNIT`, but for lanes 6 and 7, which are the upper halves of two uniform words.
+    """
+    found = []
+    for block in range(lanes // LANE_BLOCK):
+        words = philox((cells, 0, 0, block), key)  # (4, n)
+        part = np.rint(block_normals(words) * np.float32(1 / LANE_UNIT)).astype(np.int16)
+        if block == 1:
+            part[2:] = (words[2:] >> np.uint32(16)).astype(np.uint16).view(np.int16)
+        found.append(part)
+    return np.concatenate(found)
 
 
 def require(name: str, value: float, holds: bool, instead: str) -> None:

@@ -1,13 +1,11 @@
 """The device of Gokmen and Vlasov (2016): a step of fixed mean size between hard bounds."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from rpucluster.devices.base import CELL_ARRAYS, Cells, require
-from rpucluster.rng import Keys, block_normals, philox
+from rpucluster.devices.base import LANE_UNIT, Cells, Int16, Law, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +20,7 @@ class ConstantStep:
 
     pulsed: ClassVar[bool] = True
     step_depends_on_weight: ClassVar[bool] = False
-    cell_arrays: ClassVar[tuple[str, ...]] = CELL_ARRAYS
+    law: ClassVar[Law] = Law.CONSTANT
     persistent: ClassVar[tuple[str, ...]] = ("weights",)
 
     dw_min: float = 0.001
@@ -58,22 +56,40 @@ class ConstantStep:
         require("w_min", self.w_min, self.w_min < 0, "a number below 0, such as -0.6")
         require("up_down", self.up_down, -1 < self.up_down < 1, "a number between -1 and 1, such as 0.0")
 
-    def draw(self, key: Keys, cells: ArrayLike) -> Cells:
-        """Tolerances of the cells with these indices (row * columns + column) in a tile; four float32 arrays.
+    @property
+    def lanes(self) -> int:
+        """Four normals: step, asymmetry, upper bound, lower bound."""
+        return 4
 
-        ``key`` is that of the tile's DEVICE stream, or of each cell's; the block of a cell holds its normals z0 to z3:
+    def constants(self) -> tuple[float, ...]:
+        """dw_min and its spread, spread of the asymmetry, its mean as added to up and to down, bounds with spreads."""
+        return (
+            self.dw_min, self.dw_min_dtod, self.up_down_dtod, min(self.up_down, 0.0), min(-self.up_down, 0.0),
+            self.w_max, self.w_max_dtod, self.w_min, self.w_min_dtod,
+        )  # fmt: skip
+
+    def cells(self, lanes: Int16) -> Cells:
+        """Tolerances of n cells from their lanes z0 to z3, int16 (4, n).
+
         gain = 1 + dw_min_dtod z0, r = up_down_dtod z1, steps dw_min |gain + bias +- r|, bounds
         |w_max (1 + w_max_dtod z2)| and -|w_min (1 + w_min_dtod z3)| (aihwkit's construction).
         """
         one = np.float32(1)
-        z = block_normals(philox((cells, 0, 0, 0), key))  # (4, cells)
-        gain = one + np.float32(self.dw_min_dtod) * z[0]
-        r = np.float32(self.up_down_dtod) * z[1]
-        bias_up = np.float32(min(self.up_down, 0.0))
-        bias_down = np.float32(min(-self.up_down, 0.0))
-        return Cells(
-            step_up=np.abs((gain + bias_up) + r) * np.float32(self.dw_min),
-            step_down=np.abs((gain + bias_down) - r) * np.float32(self.dw_min),
-            lower=-np.abs(np.float32(self.w_min) * (one + np.float32(self.w_min_dtod) * z[3])),
-            upper=np.abs(np.float32(self.w_max) * (one + np.float32(self.w_max_dtod) * z[2])),
+        dw_min, dw_min_dtod, up_down_dtod, bias_up, bias_down, w_max, w_max_dtod, w_min, w_min_dtod = (
+            np.float32(constant) for constant in self.constants()
         )
+        z = lanes.astype(np.float32) * np.float32(LANE_UNIT)
+        gain, r = one + dw_min_dtod * z[0], up_down_dtod * z[1]
+        nothing = np.zeros_like(gain)
+        return Cells(
+            up=np.abs((gain + bias_up) + r) * dw_min,
+            down=np.abs((gain + bias_down) - r) * dw_min,
+            lower=-np.abs(w_min * (one + w_min_dtod * z[3])),
+            upper=np.abs(w_max * (one + w_max_dtod * z[2])),
+            e0=nothing,
+            e1=nothing,
+        )
+
+    def step(self, w: Any, lowers: Any, cells: Cells) -> Any:
+        """The cell's step of that direction, wherever the weight is."""
+        return np.where(lowers, cells.down, cells.up)

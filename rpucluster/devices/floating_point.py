@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from numpy.typing import ArrayLike
-
-from rpucluster.rng import Keys
-
 
 @dataclass(frozen=True, kw_only=True)
 class FloatingPoint:
@@ -14,7 +10,6 @@ class FloatingPoint:
 
     pulsed: ClassVar[bool] = False
     step_depends_on_weight: ClassVar[bool] = False
-    cell_arrays: ClassVar[tuple[str, ...]] = ()
     persistent: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
@@ -26,6 +21,3 @@ class FloatingPoint:
     def dw_min_std(self) -> float:
         """No step noise: 0."""
         return 0.0
-
-    def draw(self, key: Keys, cells: ArrayLike) -> None:
-        """Exact weights have no tolerances."""

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rpucluster.devices import ConstantStep
 from rpucluster.kernels.base import COL0 as COL0
 from rpucluster.kernels.base import COLS as COLS
 from rpucluster.kernels.base import FIXED_BITS as FIXED_BITS
@@ -59,18 +60,17 @@ def from_fixed(sums: Any) -> Any:
 
 def warm_up(xp: ModuleType = np) -> None:
     """Load or compile every fast kernel once, on a tile of one cell, so that worker processes find them ready."""
-    from rpucluster.devices import Cells
-
     kernels = for_module(xp)
     one = xp.ones(1, "f4")
-    cells = Cells(step_up=one, step_down=one, lower=-one, upper=one)
     tiling = Tiling(table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1)
-    keys: Any = xp.zeros((1, 4, 2), "u4")
+    keys: Any = xp.zeros((1, 5, 2), "u4")
     line = xp.ones((1, 1), "f4")
     read = ReadRule(1, 1, 1.0, 1.0, True, 0)
+    lanes = xp.empty(4, "i2")
+    kernels.draw_lanes(lanes, tiling, keys, 4, 0)
     for per_batch in (False, True):
-        rule = UpdateRule(1, per_batch, True, True, 1.0, 1.0)
-        kernels.pulsed_update(one.copy(), cells, tiling, keys, line, line, 1.0, 0, rule)
+        rule = UpdateRule(1, per_batch, True, True, ConstantStep())
+        kernels.pulsed_update(one.copy(), lanes, tiling, keys, line, line, 1.0, 0, rule)
     kernels.exact_update(one.copy(), tiling, line, line, 1.0)
     for backward in (False, True):
         kernels.read(one, tiling, keys[:, 0], line, 0, read, backward)

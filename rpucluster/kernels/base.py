@@ -6,17 +6,29 @@ in C order (rows, cols).  The tile table has a row ``(offset, rows, cols, row0, 
 """
 
 import math
+from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from rpucluster.devices import Cells
+from rpucluster.devices import PulsedDevice
 from rpucluster.errors import NumericalError
 
 OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
 """Columns of the tile table."""
-X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY = range(4)
-"""Index into the keys of an update, uint32 (tiles, 4, 2)."""
+X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY, DEVICE_KEY = range(5)
+"""Index into the keys of an update, uint32 (tiles, 5, 2)."""
+
+BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, UPDATE_INTS = range(7)
+"""Index into the integers of a packed update rule, and how many there are."""
+DW_MIN, STD, AHEAD, BEHIND = range(4)
+"""Index into the floats of a packed update rule; two arrays follow: `SPREAD` and `CONSTANTS`."""
+SPREAD: Final = 16
+"""First of 32 floats: the standard deviation of n pulses, std * sqrt(n)."""
+CONSTANTS: Final = 48
+"""First of the constants of the device's law."""
+LAW_CONSTANTS: Final = 32
+"""How many constants a law may have; zeros where it has fewer."""
 
 MAX_BIT_LENGTH: Final = 31
 """A pulse train is a 32-bit word: bit n is slot n, bit 31 the sign."""
@@ -53,18 +65,33 @@ class UpdateRule(NamedTuple):
     """Share the gain between x and d so that both have the same peak probability."""
     dynamic_bit_length: bool
     """Use only as many slots as the largest wanted change needs."""
-    dw_min: float
-    dw_min_std: float
+    device: PulsedDevice
 
     @property
     def reach_ahead(self) -> float:
         """How far one pulse may move a weight its own way, in steps: 1 plus six standard deviations."""
-        return 1 + 6 * self.dw_min_std
+        return 1 + 6 * self.device.dw_min_std
 
     @property
     def reach_behind(self) -> float:
         """How far one pulse may move a weight the other way, in steps, because its noise exceeds its step."""
-        return max(6 * self.dw_min_std - 1, 0.0)
+        return max(6 * self.device.dw_min_std - 1, 0.0)
+
+
+@cache
+def pack_update(rule: UpdateRule) -> tuple[Any, Any]:
+    """The rule as compiled kernels take it, int64 and float32 arrays on the host; made once for each rule."""
+    device = rule.device
+    ints, floats = np.zeros(UPDATE_INTS, np.int64), np.zeros(CONSTANTS + LAW_CONSTANTS, np.float32)
+    ints[BIT_LENGTH], ints[PER_BATCH] = rule.bit_length, rule.noise_per_batch
+    ints[MANAGEMENT], ints[DYNAMIC] = rule.update_management, rule.dynamic_bit_length
+    ints[LAW], ints[LANES] = device.law, device.lanes
+    floats[DW_MIN], floats[STD] = device.dw_min, device.dw_min_std
+    floats[AHEAD], floats[BEHIND] = rule.reach_ahead, rule.reach_behind
+    floats[SPREAD:CONSTANTS] = np.float32(device.dw_min_std) * np.sqrt(np.arange(32, dtype=np.float32))
+    constants = device.constants()
+    floats[CONSTANTS : CONSTANTS + len(constants)] = constants
+    return ints, floats
 
 
 class UpdateTotals(NamedTuple):
@@ -119,17 +146,23 @@ class ReadTotals(NamedTuple):
 
 
 class Kernels(Protocol):
-    """One set of kernels.  Weights, cells, lines and results are arrays of one device; shapes as above.
+    """One set of kernels.  Weights, lanes, lines and results are arrays of one device; shapes as above.
 
-    All raise `NumericalError` where an input is not finite, or a sum leaves the fixed-point range.
+    ``lanes`` holds the lanes of each cell one after the other, flat int16, or nothing: then kernels make the lanes
+    of the cells that they change anew from the tile's DEVICE key.  All raise `NumericalError` where an input is not
+    finite, or a sum leaves the fixed-point range.
     """
 
     name: str
 
+    def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
+        """Fill flat int16 ``out`` with the lanes of the shard's cells from number ``first`` on."""
+        ...
+
     def pulsed_update(
         self,
         weights: Any,
-        cells: Cells,
+        lanes: Any,
         tiling: Tiling,
         keys: Any,
         x: Any,

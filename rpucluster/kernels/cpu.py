@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpucluster.devices import Cells
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import cpu_read, cpu_update
+from rpucluster.kernels import cpu_cells, cpu_read, cpu_update
 from rpucluster.kernels.base import (
     COLS,
     FIXED_BITS,
@@ -23,6 +22,7 @@ from rpucluster.kernels.base import (
     input_message,
     lines_of,
     overflow_message,
+    pack_update,
 )
 from rpucluster.rng import Float32
 
@@ -38,14 +38,18 @@ class NumbaKernels:
 
     name = "numba"
 
+    def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
+        """Lanes of the shard's cells from number ``first`` on."""
+        cpu_cells.draw_lanes(out, tiling.table, keys, lanes, first)
+
     def pulsed_update(
-        self, weights: Any, cells: Cells, tiling: Tiling, keys: Any, x: Any, d: Any,
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
         lr: float, first_sample: int, rule: UpdateRule,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
         slots, coincidences, expected, finite = cpu_update.pulsed_update(
-            weights, cells.step_up, cells.step_down, cells.lower, cells.upper, tiling.table, keys,
-            _mutable(x), _mutable(d), np.float32(lr), first_sample, *_update_arguments(rule),
+            weights, lanes, tiling.table, keys, *pack_update(rule), _mutable(x), _mutable(d), np.float32(lr),
+            first_sample,
         )  # fmt: skip
         if not finite:
             raise NumericalError(input_message())
@@ -102,18 +106,6 @@ class NumbaKernels:
             table = table[~large]
         _check(cpu_read.exact_read(weights, table, lines, sums, backward))
         return ReadTotals(sums, tiling.tiles * len(lines), 0)
-
-
-@cache
-def _update_arguments(rule: UpdateRule) -> tuple[Any, ...]:
-    """The rule as the kernel takes it; converting it anew would cost as much as a small tile's update."""
-    return (
-        rule.bit_length,
-        rule.noise_per_batch,
-        rule.update_management,
-        rule.dynamic_bit_length,
-        *(np.float32(x) for x in (rule.dw_min, rule.dw_min_std, rule.reach_ahead, rule.reach_behind)),
-    )
 
 
 @cache

@@ -96,6 +96,16 @@ def lowest_bit(typingctx: Any, value: Any) -> Any:
     return types.uint64(types.uint64), emit
 
 
+@intrinsic
+def round_even(typingctx: Any, value: Any) -> Any:
+    """A float32 rounded to a whole number, halves to the even one."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.call(builder.module.declare_intrinsic("llvm.rint", [ir.FloatType()]), args)
+
+    return types.float32(types.float32), emit
+
+
 def _bitcast(target: Any) -> Callable[[Any, Any, Any, Any], Any]:
     return lambda context, builder, signature, args: builder.bitcast(args[0], target)
 

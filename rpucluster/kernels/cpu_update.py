@@ -10,8 +10,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.devices import Cells
-from rpucluster.kernels.base import BATCH_ROUND, COL0, COLS, D_KEY, NOISE_KEY, OFFSET, ROW0, ROWS, X_KEY
+from rpucluster.kernels.base import (
+    AHEAD,
+    BATCH_ROUND,
+    BEHIND,
+    BIT_LENGTH,
+    COL0,
+    COLS,
+    CONSTANTS,
+    D_KEY,
+    DEVICE_KEY,
+    DW_MIN,
+    DYNAMIC,
+    MANAGEMENT,
+    NOISE_KEY,
+    OFFSET,
+    PER_BATCH,
+    ROW0,
+    ROWS,
+    SPREAD,
+    STD,
+    X_KEY,
+)  # fmt: skip
+from rpucluster.kernels.cpu_cells import cell_at
 from rpucluster.kernels.cpu_random import bits_float, compiled, fill_normals, listed_normals, lowest_bit, popcount
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, SLOTS, gains, make_trains, peak_bits, replay, row_hits
 
@@ -27,7 +48,8 @@ class _Shard(NamedTuple):
     """What an update changes and what it needs of each cell and tile."""
 
     w: Any
-    cells: Any  # Cells of flat arrays
+    lanes: Any
+    floats: Any  # of the packed rule
     table: Any
     keys: Any
 
@@ -63,20 +85,22 @@ class _Hits(NamedTuple):
 def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> None:
     """Change the weights of listed hits, in order."""
     w, z, spread = shard.w, hits.z, noise.spread
-    step_up, step_down, lower, upper = shard.cells.step_up, shard.cells.step_down, shard.cells.lower, shard.cells.upper
     if noise.std > _ZERO:
         listed_normals(z, hits.blocks, blocks + 7 & ~7)  # whole SIMD registers
     for g in range(groups):
         first, stop = hits.groups[0, g], hits.groups[0, g + 1]
         shift = 4 * hits.groups[1, g] - first
+        t, sample = hits.groups[2, g], hits.groups[3, g]
+        offset = shard.table[t, OFFSET]
+        key0, key1 = np.uint64(shard.keys[t, DEVICE_KEY, 0]), np.uint64(shard.keys[t, DEVICE_KEY, 1])
         for h in range(first, stop):
             # unsigned: an index that might be negative costs a test for each array
             at, count = hits.cells[np.uint64(h)], hits.counts[np.uint64(h)]
             n = count & SLOTS
             lowers = count > SLOTS
-            old, low, high = w[at], lower[at], upper[at]
-            # both are loaded and one is selected: a branch on the sign would be mispredicted half of the time
-            up, down = step_up[at], step_down[at]
+            old, in_tile = w[at], np.int64(at) - offset
+            up, down, low, high = cell_at(shard.lanes, at, in_tile, key0, key1, shard.floats)
+            # both are made and one is selected: a branch on the sign would be mispredicted half of the time
             step = down if lowers else up
             pulses = np.float32(np.int32(n))
             amount = step * (pulses + spread[n] * z[np.uint64(shift + h)])
@@ -86,8 +110,6 @@ def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> 
             highest = old + whole * (noise.behind if lowers else noise.ahead)
             lowest = old - whole * (noise.ahead if lowers else noise.behind)
             if (n > 1) & ((highest > high) | (lowest < low)):
-                t, sample = hits.groups[2, g], hits.groups[3, g]
-                in_tile = np.int64(at) - shard.table[t, OFFSET]
                 new = replay(old, np.int64(n), lowers, step, low, high, noise.std, shard.keys[t], sample, in_tile)
             w[at] = new
 
@@ -140,10 +162,13 @@ def _list_hits(
 
 
 @compiled
-def _update_batch(shard: Any, t: int, trains: Any, first_sample: int, noise: Any, hits: Any, counts: Any) -> int:
+def _update_batch(
+    shard: Any, t: int, trains: Any, first_sample: int, noise: Any, hits: Any, counts: Any, cells: Any
+) -> int:
     """Apply the trains of a batch to one tile, one draw of noise per cell; returns the coincidences.
 
-    Works on some rows at a time; ``counts`` is int32 (3, cells of those): ups, downs, cells to be replayed.
+    Works on some rows at a time; ``counts`` is int32 (3, cells of those): ups, downs, cells to be replayed;
+    ``cells`` is float32 (4, cells of those): up steps, down steps, lower and upper bounds.
     """
     rows, cols = shard.table[t, ROWS], shard.table[t, COLS]
     x_words, d_words, keys = trains.x_words, trains.d_words, shard.keys[t]
@@ -176,35 +201,32 @@ def _update_batch(shard: Any, t: int, trains: Any, first_sample: int, noise: Any
                 hits.z, in_tile >> 2, blocks, keys[NOISE_KEY, 0], keys[NOISE_KEY, 1], first_sample, _LAST_ROUND
             )
         first = shard.table[t, OFFSET] + in_tile
-        part = Cells(
-            shard.cells.step_up[first : first + size],
-            shard.cells.step_down[first : first + size],
-            shard.cells.lower[first : first + size],
-            shard.cells.upper[first : first + size],
-        )
+        key0, key1 = np.uint64(keys[DEVICE_KEY, 0]), np.uint64(keys[DEVICE_KEY, 1])
+        for k in range(size):
+            cells[0, k], cells[1, k], cells[2, k], cells[3, k] = cell_at(
+                shard.lanes, first + k, in_tile + k, key0, key1, shard.floats
+            )
         w, ups, downs, crowded = shard.w[first : first + size], counts[0, :size], counts[1, :size], counts[2, :size]
-        if _apply_counts(w, part, ups, downs, crowded, hits.z[skip : skip + size], noise) > 0:
+        if _apply_counts(w, cells, ups, downs, crowded, hits.z[skip : skip + size], noise) > 0:
             for c in np.flatnonzero(crowded):
                 i, j, here = top + c // cols, c % cols, w[c]
                 for b in range(samples):
                     x_word, d_word = x_words[b * cols + j], d_words[b * rows + i]
                     n = np.int64(popcount(np.uint32(d_word & x_word & SLOTS)))
                     lowers = (d_word ^ x_word) <= SLOTS
-                    step = part.step_down[c] if lowers else part.step_up[c]
+                    step = cells[1, c] if lowers else cells[0, c]
                     sample = first_sample + b
-                    here = replay(
-                        here, n, lowers, step, part.lower[c], part.upper[c], noise.std, keys, sample, in_tile + c
-                    )
+                    here = replay(here, n, lowers, step, cells[2, c], cells[3, c], noise.std, keys, sample, in_tile + c)
                 w[c] = here
         counts[:, :size] = 0
     return coincidences
 
 
 @compiled
-def _apply_counts(w: Any, part: Any, ups: Any, downs: Any, crowded: Any, z: Any, noise: Any) -> int:
+def _apply_counts(w: Any, cells: Any, ups: Any, downs: Any, crowded: Any, z: Any, noise: Any) -> int:
     """Apply the counts of a batch, except to cells that must be replayed: marked, and how many."""
     near = 0
-    step_up, step_down, lower, upper = part.step_up, part.step_down, part.lower, part.upper
+    step_up, step_down, lower, upper = cells[0], cells[1], cells[2], cells[3]
     std, ahead, behind = noise.std, noise.ahead, noise.behind
     for j in range(len(w)):
         up, down = np.float32(ups[j]) * step_up[j], np.float32(downs[j]) * step_down[j]
@@ -255,35 +277,26 @@ def _fire(
 @compiled
 def pulsed_update(
     weights: Any,
-    step_up: Any,
-    step_down: Any,
-    lower: Any,
-    upper: Any,
+    lanes: Any,
     table: Any,
     keys: Any,
+    ints: Any,
+    floats: Any,
     x: Any,
     d: Any,
     lr: Any,
     first_sample: int,
-    bit_length: int,
-    per_batch: bool,
-    management: bool,
-    dynamic: bool,
-    dw_min: Any,
-    std: Any,
-    ahead: Any,
-    behind: Any,
 ) -> Any:
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
+    bit_length, per_batch = int(ints[BIT_LENGTH]), ints[PER_BATCH] != 0
+    management, dynamic = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0
+    dw_min = floats[DW_MIN]
     samples = len(x)
     for b in range(samples):
         if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
             return 0, 0, 0.0, False
-    spread = np.empty(32, np.float32)
-    for n in range(32):
-        spread[n] = std * np.float32(np.sqrt(np.float32(n)))
-    noise = _Noise(std, spread, ahead, behind)
-    shard = _Shard(weights, Cells(step_up, step_down, lower, upper), table, keys)
+    noise = _Noise(floats[STD], floats[SPREAD:CONSTANTS], floats[AHEAD], floats[BEHIND])
+    shard = _Shard(weights, lanes, floats, table, keys)
     most_rows, most_cols = table[:, ROWS].max(), table[:, COLS].max()
     room = _CHUNK + most_cols  # a list ends when it is full, so after at most one more row
     hits = _Hits(
@@ -294,6 +307,7 @@ def pulsed_update(
         np.zeros(4 * (room + 8), np.float32),
     )
     counts = np.zeros((3, room if per_batch else 1), np.int32)
+    cells = np.empty((4, room if per_batch else 1), np.float32)
     scratch = np.zeros((3, max(most_rows, most_cols) + 9), np.uint64)
     planes = np.empty(samples * ((most_cols + 63) >> 6) * bit_length, np.uint64)
     x_words, d_words = np.empty(samples * most_cols, np.uint32), np.empty(samples * most_rows, np.uint32)
@@ -326,7 +340,7 @@ def pulsed_update(
                     scratch,
                 )
         if per_batch:
-            coincidences += _update_batch(shard, t, trains, first_sample, noise, hits, counts)
+            coincidences += _update_batch(shard, t, trains, first_sample, noise, hits, counts, cells)
         else:
             listed, groups, blocks, n = _list_hits(hits, listed, groups, blocks, shard, t, trains, first_sample, noise)
             coincidences += n

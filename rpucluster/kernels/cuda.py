@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster import rng
-from rpucluster.devices import Cells
+from rpucluster.devices import LANE_BLOCK, LANE_UNIT
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.base import (
     FIXED_BITS,
@@ -26,6 +26,7 @@ from rpucluster.kernels.base import (
     UpdateTotals,
     input_message,
     overflow_message,
+    pack_update,
 )
 
 OPTIONS = ("--std=c++14", "--fmad=false")
@@ -39,7 +40,12 @@ Launcher = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
 
 def source() -> str:
     """The CUDA program: constants of `rpucluster.rng`, then the sources."""
-    constants = {"LN2_HIGH": rng.LN2_HIGH, "LN2_LOW": rng.LN2_LOW, "EIGHTH_TURN": rng.EIGHTH_TURN}
+    constants = {
+        "LN2_HIGH": rng.LN2_HIGH,
+        "LN2_LOW": rng.LN2_LOW,
+        "EIGHTH_TURN": rng.EIGHTH_TURN,
+        "LANE_UNIT": LANE_UNIT,
+    }
     for name, values in (("LOG", rng.LOG), ("SIN", rng.SIN), ("COS", rng.COS)):
         constants |= {f"{name}{power}": value for power, value in enumerate(values)}
     # nine digits name a float32 exactly
@@ -62,9 +68,18 @@ class CudaKernels:
     def __init__(self, xp: Any, function: Callable[[str], Launcher]) -> None:
         self._xp = xp
         self._function = function
+        self._floats = cache(lambda rule: xp.asarray(pack_update(rule)[1]))
+
+    def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
+        """Lanes of the shard's cells from number ``first`` on."""
+        count = len(out) // lanes
+        self._launch("update_lanes", (_parts(len(out) // LANE_BLOCK, _THREADS),), (_THREADS,), (
+            tiling.table, keys, np.int32(tiling.tiles), np.int32(lanes // LANE_BLOCK), np.int64(first),
+            np.int64(count), out,
+        ))  # fmt: skip
 
     def pulsed_update(
-        self, weights: Any, cells: Cells, tiling: Tiling, keys: Any, x: Any, d: Any,
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
         lr: float, first_sample: int, rule: UpdateRule,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
@@ -75,7 +90,7 @@ class CudaKernels:
         coincidences = xp.zeros(1, "u8")
         self._launch("update_gains", (each,), (32,), (
             table, x, d, samples, np.int32(tiling.cols), np.int32(tiling.rows), np.float32(lr),
-            np.float32(rule.dw_min), np.int32(rule.bit_length), np.int32(rule.update_management),
+            np.float32(rule.device.dw_min), np.int32(rule.bit_length), np.int32(rule.update_management),
             np.int32(rule.dynamic_bit_length), slots, gains[0], gains[1], status,
         ))  # fmt: skip
         words = []
@@ -91,9 +106,8 @@ class CudaKernels:
         else:
             name, threads, block = "update_per_sample", 32 * tiling.tile_rows, (32, 4)  # a warp for each row
         self._launch(name, (tiling.tiles, _parts(threads, _THREADS)), block, (
-            weights, *cells, table, keys, *words, samples, np.int32(tiling.tile_rows), np.int32(tiling.tile_cols),
-            np.int64(first_sample), np.float32(rule.dw_min_std), np.float32(rule.reach_ahead),
-            np.float32(rule.reach_behind), coincidences, status,
+            weights, lanes, np.int32(len(lanes) > 0), table, keys, self._floats(rule), *words, samples,
+            np.int32(tiling.tile_rows), np.int32(tiling.tile_cols), np.int64(first_sample), coincidences, status,
         ))  # fmt: skip
         if int(status[0]):
             raise NumericalError(input_message())

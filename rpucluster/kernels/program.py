@@ -18,7 +18,7 @@ def program(weights: Any, cells: Cells | None, target: Any) -> int:
         return 0
     xp = namespace(weights, target)
     missing = xp.minimum(xp.maximum(target, cells.lower), cells.upper) - weights
-    step = xp.where(missing < 0, cells.step_down, cells.step_up)
+    step = xp.where(missing < 0, cells.down, cells.up)
     # a device whose step was drawn as 0 cannot move
     pulses = xp.rint(missing / xp.where(step > 0, step, xp.float32(xp.inf)))
     weights[:] = xp.minimum(xp.maximum(weights + pulses * step, cells.lower), cells.upper)

@@ -59,6 +59,13 @@ __device__ __forceinline__ float normal(u32 i, u64 sample, u32 round, const u32*
     return (i & 2) ? box_muller(b.w[2], b.w[3], i & 1) : box_muller(b.w[0], b.w[1], i & 1);
 }
 
+// Lane number `i` of a cell, 0 to 3 of block `block`, from that block's words: a normal in units of 2^-12, but for the
+// upper half of block 1, whose lanes are the upper halves of their words.
+__device__ __forceinline__ short lane_of(const Block& b, u32 block, int i) {
+    if (block == 1 && i >= 2) return (short)(b.w[i] >> 16);
+    return (short)rintf(box_muller(b.w[i & 2], b.w[(i & 2) + 1], i & 1) * 4096.0f);
+}
+
 struct Tile { i64 offset, rows, cols, row0, col0; };
 
 __device__ __forceinline__ Tile tile_at(const i64* table, int t) {

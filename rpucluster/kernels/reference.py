@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.devices import Cells
+from rpucluster.devices import draw_lanes
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.base import (
+    DEVICE_KEY,
     ReadRule,
     ReadTotals,
     Tiling,
@@ -29,19 +30,32 @@ class ReferenceKernels:
 
     name = "reference"
 
+    def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
+        """Lanes of the shard's cells from number ``first`` on."""
+        stop = first + len(out) // lanes
+        for (offset, rows, cols, _, _), key in zip(tiling.table.tolist(), keys, strict=True):
+            start, end = max(offset, first), min(offset + rows * cols, stop)
+            if start < end:
+                drawn = draw_lanes(tuple(key[DEVICE_KEY]), np.arange(start - offset, end - offset), lanes)
+                out[(start - first) * lanes : (end - first) * lanes] = drawn.T.reshape(-1)
+
     def pulsed_update(
-        self, weights: Any, cells: Cells, tiling: Tiling, keys: Any, x: Any, d: Any,
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
         lr: float, first_sample: int, rule: UpdateRule,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch, tile after tile."""
         _require_finite(x, d)
         slots, coincidences, expected, cycles = 0, 0, 0.0, 0
         for (offset, rows, cols, row0, col0), key in zip(tiling.table.tolist(), keys, strict=True):
-            of_tile = slice(offset, offset + rows * cols)
-            tile = Cells(*(array[of_tile].reshape(rows, cols) for array in cells))
+            size, each = rows * cols, rule.device.lanes
+            if len(lanes):
+                of_tile = lanes[offset * each : (offset + size) * each].reshape(size, each).T
+            else:
+                of_tile = draw_lanes(tuple(key[DEVICE_KEY]), np.arange(size), each)
             counts = update_tile(
-                weights[of_tile].reshape(rows, cols), tile, [(int(k[0]), int(k[1])) for k in key],
-                x[:, col0 : col0 + cols], d[:, row0 : row0 + rows], lr, first_sample, rule,
+                weights[offset : offset + size].reshape(rows, cols), of_tile.reshape(each, rows, cols),
+                [(int(k[0]), int(k[1])) for k in key], x[:, col0 : col0 + cols], d[:, row0 : row0 + rows],
+                lr, first_sample, rule,
             )  # fmt: skip
             slots += counts.slots
             coincidences += counts.coincidences

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpucluster.devices import Cells
+from rpucluster.devices import Cells, Int16
 from rpucluster.kernels.base import (
     BATCH_ROUND,
     D_KEY,
@@ -34,12 +34,12 @@ def gains(x_peak: F32, d_peak: F32, lr: float, rule: UpdateRule) -> tuple[int, F
     """
     bits, zero = rule.bit_length, F32(0)
     with np.errstate(over="ignore", under="ignore", divide="ignore"):
-        wanted = ((F32(lr) * x_peak) * d_peak) / F32(rule.dw_min)
+        wanted = ((F32(lr) * x_peak) * d_peak) / F32(rule.device.dw_min)
         if x_peak == 0 or d_peak == 0 or F32(lr) == 0:
             return (0 if rule.dynamic_bit_length else bits), zero, zero
         if rule.dynamic_bit_length and wanted < F32(bits):
             bits = max(1, int(np.ceil(wanted)))
-        gain = np.sqrt(F32(lr) / (F32(rule.dw_min) * F32(bits)))
+        gain = np.sqrt(F32(lr) / (F32(rule.device.dw_min) * F32(bits)))
         if not rule.update_management:
             return bits, gain, gain
         if wanted > F32(rule.bit_length):
@@ -67,9 +67,10 @@ def pulse_trains(values: Float32, gain: F32, bits: int, key: Key, sample: int) -
 
 
 def update_tile(
-    w: Float32, cells: Cells, keys: list[Key], x: Float32, d: Float32, lr: float, first_sample: int, rule: UpdateRule
+    w: Float32, lanes: Int16, keys: list[Key], x: Float32, d: Float32, lr: float, first_sample: int, rule: UpdateRule
 ) -> UpdateTotals:
-    """Update the weights (rows, cols) of one tile in place by x (B, cols) and d (B, rows)."""
+    """Update the weights (rows, cols) of one tile by x (B, cols) and d (B, rows); lanes are (lanes, rows, cols)."""
+    cells = rule.device.cells(lanes)
     samples = len(x)
     x_trains, d_trains = np.zeros(x.shape, np.uint32), np.zeros(d.shape, np.uint32)
     slots, expected = 0, 0.0
@@ -97,11 +98,11 @@ def _apply_sample(
 
     Where a clip between two of the pulses is possible, they are replayed one by one, which keeps the law exact.
     """
-    std = F32(rule.dw_min_std)
+    std = F32(rule.device.dw_min_std)
     for i in range(len(w)):
         hit = np.flatnonzero(counts[i])  # in column order: the k-th hit takes normal k
         n, down = counts[i, hit].astype(F32), lowers[i, hit]
-        step = np.where(down, cells.step_down[i, hit], cells.step_up[i, hit])
+        step = np.where(down, cells.down[i, hit], cells.up[i, hit])
         low, high, old = cells.lower[i, hit], cells.upper[i, hit], w[i, hit]
         z = normals(keys[NOISE_KEY], len(hit), sample, round=i) if std > 0 else F32(0)
         amount = step * (n + (std * np.sqrt(n)) * z)
@@ -125,13 +126,13 @@ def _apply_batch(
     rule: UpdateRule,
 ) -> None:
     """Change each cell by all its pulses of the batch at once, with one draw; near a bound, pulse by pulse."""
-    std, ahead, behind = F32(rule.dw_min_std), F32(rule.reach_ahead), F32(rule.reach_behind)
+    std, ahead, behind = F32(rule.device.dw_min_std), F32(rule.reach_ahead), F32(rule.reach_behind)
     n_up, n_down = (counts * ~lowers).sum(0), (counts * lowers).sum(0)
-    up, down = n_up.astype(F32) * cells.step_up, n_down.astype(F32) * cells.step_down
+    up, down = n_up.astype(F32) * cells.up, n_down.astype(F32) * cells.down
     z = np.zeros(w.shape, F32)
     if std > 0:
         z = normals(keys[NOISE_KEY], w.size, first_sample, round=BATCH_ROUND).reshape(w.shape)
-    noise = std * np.sqrt(up * cells.step_up + down * cells.step_down)
+    noise = std * np.sqrt(up * cells.up + down * cells.down)
     new = np.minimum(np.maximum(w + ((up - down) + noise * z), cells.lower), cells.upper)
     near = (w + (up * ahead + down * behind) > cells.upper) | (w - (down * ahead + up * behind) < cells.lower)
     again = near & (n_up + n_down > 1)
@@ -139,7 +140,7 @@ def _apply_batch(
     for b in range(len(counts)):
         falls = lowers[b][again]
         here = _replay(
-            here, counts[b][again], falls, np.where(falls, cells.step_down[again], cells.step_up[again]),
+            here, counts[b][again], falls, np.where(falls, cells.down[again], cells.up[again]),
             cells.lower[again], cells.upper[again], std, keys[REPLAY_KEY], first_sample + b, np.flatnonzero(again),
         )  # fmt: skip
     new[again] = here

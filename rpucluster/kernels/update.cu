@@ -2,6 +2,54 @@
 // rpucluster/kernels/reference.py for the specification and base.py for the tile table.
 
 #define SLOTS 0x7FFFFFFFu
+// Keys of a tile's streams, two words each: x, d, noise, replay, device.
+#define KEYS 10
+#define D_KEY 2
+#define NOISE_KEY 4
+#define REPLAY_KEY 6
+#define DEVICE_KEY 8
+// Places in the floats of a packed rule; see base.py.
+#define STD 1
+#define AHEAD 2
+#define BEHIND 3
+#define SPREAD 16
+#define CONSTANTS 48
+
+// One thread per cell and block of lanes, from cell `first` of the shard on.
+extern "C" __global__ void update_lanes(
+    const i64* table, const u32* keys, int tiles, int blocks, i64 first, i64 count, short* lanes
+) {
+    for (i64 n = (i64)blockIdx.x * blockDim.x + threadIdx.x; n < count * blocks; n += (i64)gridDim.x * blockDim.x) {
+        i64 cell = first + n / blocks;
+        u32 block = (u32)(n % blocks);
+        int t = 0;
+        for (int step = 1 << 30; step > 0; step >>= 1)  // the last tile that starts at or before the cell
+            if (t + step < tiles && table[5 * (i64)(t + step)] <= cell) t += step;
+        Block b = philox((u32)(cell - table[5 * (i64)t]), 0, block, keys + KEYS * t + DEVICE_KEY);
+        for (int i = 0; i < 4; ++i) lanes[4 * n + i] = lane_of(b, block, i);
+    }
+}
+
+// Tolerances of a constant-step cell, from its stored lanes or, without any, from lanes made anew.
+struct Cell { float up, down, low, high; };
+
+__device__ __forceinline__ Cell cell_at(
+    const short* lanes, int stored, i64 place, u32 cell, const u32* key, const float* f
+) {
+    float z[4];
+    if (stored) {
+        for (int i = 0; i < 4; ++i) z[i] = (float)lanes[4 * place + i] * LANE_UNIT;
+    } else {
+        Block b = philox(cell, 0, 0, key);
+        for (int i = 0; i < 4; ++i) z[i] = (float)lane_of(b, 0, i) * LANE_UNIT;
+    }
+    const float* c = f + CONSTANTS;
+    float gain = 1.0f + c[1] * z[0], r = c[2] * z[1];
+    Cell found = {
+        fabsf((gain + c[3]) + r) * c[0], fabsf((gain + c[4]) - r) * c[0],
+        -fabsf(c[7] * (1.0f + c[8] * z[3])), fabsf(c[5] * (1.0f + c[6] * z[2]))};
+    return found;
+}
 
 // One warp per tile and sample: slots to use and the two gains; status becomes 1 if an input is not finite.
 extern "C" __global__ void update_gains(
@@ -53,7 +101,7 @@ extern "C" __global__ void update_trains(
         u64 limit = (u64)ceil((double)p * 4294967296.0);
         int bits = slots[at];
         for (int block = 0; 4 * block < bits; ++block) {
-            Block u = philox(8 * (u32)line + block, first_sample + b, 0, keys + 8 * t + 2 * is_d);
+            Block u = philox(8 * (u32)line + block, first_sample + b, 0, keys + KEYS * t + (is_d ? D_KEY : 0));
             for (int lane = 0; lane < 4 && 4 * block + lane < bits; ++lane)
                 word |= (u32)(u.w[lane] < limit) << (4 * block + lane);
         }
@@ -78,16 +126,16 @@ __device__ float replay(
 
 // One warp per row, samples in order; a lane always has the same columns, so the weights need no exchange.
 extern "C" __global__ void update_per_sample(
-    float* weights, const float* step_up, const float* step_down, const float* lower, const float* upper,
-    const i64* table, const u32* keys, const u32* x_words, const u32* d_words, int samples, int tile_rows,
-    int tile_cols, i64 first_sample, float std, float ahead, float behind, u64* coincidences, const int* status
+    float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
+    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
+    u64* coincidences, const int* status
 ) {
     int t = blockIdx.x, lane = threadIdx.x;
     i64 row = (i64)blockIdx.y * blockDim.y + threadIdx.y;
     Tile tile = tile_at(table, t);
     if (*status || row >= tile.rows) return;
-    const u32* noise_key = keys + 8 * t + 4;
-    const u32* replay_key = keys + 8 * t + 6;
+    const u32* key = keys + KEYS * t;
+    float std = f[STD], ahead = f[AHEAD], behind = f[BEHIND];
     u64 found = 0;
     for (int b = 0; b < samples; ++b) {
         i64 at = (i64)t * samples + b;
@@ -103,17 +151,18 @@ extern "C" __global__ void update_per_sample(
                 u32 ordinal = hits + __popc(vote & ((1u << lane) - 1));
                 i64 cell = row * tile.cols + j, place = tile.offset + cell;
                 bool lowers = (d_word ^ x_word) <= SLOTS;
-                float old = weights[place], low = lower[place], high = upper[place];
-                float step = lowers ? step_down[place] : step_up[place];
-                float z = std > 0.0f ? normal(ordinal, first_sample + b, (u32)row, noise_key) : 0.0f;
-                float amount = step * ((float)n + (std * sqrtf((float)n)) * z);
-                float next = fminf(fmaxf(lowers ? old - amount : old + amount, low), high);
+                Cell of = cell_at(lanes, stored, place, (u32)cell, key + DEVICE_KEY, f);
+                float old = weights[place], step = lowers ? of.down : of.up;
+                float z = std > 0.0f ? normal(ordinal, first_sample + b, (u32)row, key + NOISE_KEY) : 0.0f;
+                float amount = step * ((float)n + f[SPREAD + n] * z);
+                float next = fminf(fmaxf(lowers ? old - amount : old + amount, of.low), of.high);
                 if (n > 1) {
                     float whole = (float)n * step;
                     float up = whole * (lowers ? behind : ahead), down = whole * (lowers ? ahead : behind);
-                    if (old + up > high || old - down < low)
+                    if (old + up > of.high || old - down < of.low)
                         next = replay(
-                            old, n, lowers, step, low, high, std, replay_key, first_sample + b, (u32)cell);
+                            old, n, lowers, step, of.low, of.high, std, key + REPLAY_KEY, first_sample + b,
+                            (u32)cell);
                 }
                 weights[place] = next;
                 found += n;
@@ -126,9 +175,8 @@ extern "C" __global__ void update_per_sample(
 
 // One cell: counts over the batch, one draw of noise.
 __device__ __forceinline__ void batch_cell(
-    float* w, float for_up, float for_down, float low, float high, const u32* xs, const u32* ds, int samples,
-    int tile_rows, int tile_cols, i64 first_sample, u32 cell, const u32* keys, float std, float ahead, float behind,
-    u64* coincidences
+    float* w, const short* lanes, int stored, i64 place, const u32* xs, const u32* ds, int samples, int tile_rows,
+    int tile_cols, i64 first_sample, u32 cell, const u32* key, const float* f, u64* coincidences
 ) {
     int ups = 0, downs = 0;
     for (int b = 0; b < samples; ++b) {
@@ -138,22 +186,24 @@ __device__ __forceinline__ void batch_cell(
     }
     if (ups + downs == 0) return;
     atomicAdd(coincidences, (u64)(ups + downs));
-    float up = (float)ups * for_up, down = (float)downs * for_down, old = *w;
+    Cell of = cell_at(lanes, stored, place, cell, key + DEVICE_KEY, f);
+    float std = f[STD], ahead = f[AHEAD], behind = f[BEHIND];
+    float up = (float)ups * of.up, down = (float)downs * of.down, old = *w;
     if (ups + downs > 1
-            && (old + (up * ahead + down * behind) > high || old - (down * ahead + up * behind) < low)) {
+            && (old + (up * ahead + down * behind) > of.high || old - (down * ahead + up * behind) < of.low)) {
         for (int b = 0; b < samples; ++b) {
             u32 x_word = xs[(i64)b * tile_cols], d_word = ds[(i64)b * tile_rows];
             bool lowers = (d_word ^ x_word) <= SLOTS;
             old = replay(
-                old, __popc(d_word & x_word & SLOTS), lowers, lowers ? for_down : for_up, low, high, std, keys + 6,
-                first_sample + b, cell);
+                old, __popc(d_word & x_word & SLOTS), lowers, lowers ? of.down : of.up, of.low, of.high, std,
+                key + REPLAY_KEY, first_sample + b, cell);
         }
         *w = old;
         return;
     }
-    float z = std > 0.0f ? normal(cell, first_sample, 0xFFFFFFFFu, keys + 4) : 0.0f;
-    float noise = std * sqrtf(up * for_up + down * for_down);
-    *w = fminf(fmaxf(old + ((up - down) + noise * z), low), high);
+    float z = std > 0.0f ? normal(cell, first_sample, 0xFFFFFFFFu, key + NOISE_KEY) : 0.0f;
+    float noise = std * sqrtf(up * of.up + down * of.down);
+    *w = fminf(fmaxf(old + ((up - down) + noise * z), of.low), of.high);
 }
 
 // One thread per cell, or several cells if there are more than a grid can have.
@@ -162,9 +212,9 @@ __device__ __forceinline__ void batch_cell(
          cell += (i64)gridDim.y * blockDim.x)
 
 extern "C" __global__ void update_per_batch(
-    float* weights, const float* step_up, const float* step_down, const float* lower, const float* upper,
-    const i64* table, const u32* keys, const u32* x_words, const u32* d_words, int samples, int tile_rows,
-    int tile_cols, i64 first_sample, float std, float ahead, float behind, u64* coincidences, const int* status
+    float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
+    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
+    u64* coincidences, const int* status
 ) {
     int t = blockIdx.x;
     Tile tile = tile_at(table, t);
@@ -172,10 +222,9 @@ extern "C" __global__ void update_per_batch(
     FOR_CELLS(tile) {
         i64 place = tile.offset + cell;
         batch_cell(
-            weights + place, step_up[place], step_down[place], lower[place], upper[place],
-            x_words + (i64)t * samples * tile_cols + cell % tile.cols,
+            weights + place, lanes, stored, place, x_words + (i64)t * samples * tile_cols + cell % tile.cols,
             d_words + (i64)t * samples * tile_rows + cell / tile.cols, samples, tile_rows, tile_cols, first_sample,
-            (u32)cell, keys + 8 * t, std, ahead, behind, coincidences);
+            (u32)cell, keys + KEYS * t, f, coincidences);
     }
 }
 

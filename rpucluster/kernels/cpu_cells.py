@@ -1,0 +1,79 @@
+"""Lanes and tolerances of cells on the CPU, compiled by Numba: the operations of `devices.draw_lanes` and ``cells``."""
+
+from typing import Any
+
+import numpy as np
+
+from rpucluster.devices import LANE_UNIT
+from rpucluster.kernels.base import CONSTANTS, DEVICE_KEY, OFFSET
+from rpucluster.kernels.cpu_random import compiled, inlined, normal_pair, philox, round_even
+
+_U0, _U16 = np.uint64(0), np.uint64(16)
+_ONE = np.float32(1)
+_UNIT = np.float32(LANE_UNIT)
+_PER_UNIT = np.float32(1 / LANE_UNIT)
+
+
+@inlined
+def lane_block(cell: Any, block: Any, key0: Any, key1: Any) -> Any:
+    """Lanes 4 block to 4 block + 3 of a cell of a tile, as int16; all arguments are uint64."""
+    w0, w1, w2, w3 = philox(cell, _U0, _U0, block, key0, key1)
+    z0, z1 = normal_pair(w0, w1)
+    z2, z3 = normal_pair(w2, w3)
+    l0, l1 = np.int16(round_even(z0 * _PER_UNIT)), np.int16(round_even(z1 * _PER_UNIT))
+    uniform = block == np.uint64(1)
+    l2 = np.int16(w2 >> _U16) if uniform else np.int16(round_even(z2 * _PER_UNIT))
+    l3 = np.int16(w3 >> _U16) if uniform else np.int16(round_even(z3 * _PER_UNIT))
+    return l0, l1, l2, l3
+
+
+@compiled
+def draw_lanes(out: Any, table: Any, keys: Any, lanes: int, first: int) -> None:
+    """Fill ``out`` with the lanes of the shard's cells from number ``first`` on."""
+    count = len(out) // lanes
+    done = 0
+    t = np.searchsorted(table[:, OFFSET], first, side="right") - 1
+    while done < count:
+        start = first + done - table[t, OFFSET]
+        end = table[t + 1, OFFSET] if t + 1 < len(table) else first + count
+        n = min(end, first + count) - first - done
+        key0, key1 = np.uint64(keys[t, DEVICE_KEY, 0]), np.uint64(keys[t, DEVICE_KEY, 1])
+        for block in range(lanes // 4):
+            for c in range(n):
+                l0, l1, l2, l3 = lane_block(np.uint64(start + c), np.uint64(block), key0, key1)
+                at = (done + c) * lanes + 4 * block
+                out[at] = l0
+                out[at + 1] = l1
+                out[at + 2] = l2
+                out[at + 3] = l3
+        done += n
+        t += 1
+
+
+@inlined
+def constant_cell(l0: Any, l1: Any, l2: Any, l3: Any, floats: Any) -> Any:
+    """Up step, down step, lower and upper bound of a constant-step cell from its lanes: as `ConstantStep.cells`."""
+    z0, z1 = np.float32(l0) * _UNIT, np.float32(l1) * _UNIT
+    z2, z3 = np.float32(l2) * _UNIT, np.float32(l3) * _UNIT
+    dw_min, dw_min_dtod, up_down_dtod = floats[CONSTANTS], floats[CONSTANTS + 1], floats[CONSTANTS + 2]
+    bias_up, bias_down = floats[CONSTANTS + 3], floats[CONSTANTS + 4]
+    w_max, w_max_dtod = floats[CONSTANTS + 5], floats[CONSTANTS + 6]
+    w_min, w_min_dtod = floats[CONSTANTS + 7], floats[CONSTANTS + 8]
+    gain, r = _ONE + dw_min_dtod * z0, up_down_dtod * z1
+    up = abs((gain + bias_up) + r) * dw_min
+    down = abs((gain + bias_down) - r) * dw_min
+    low = -abs(w_min * (_ONE + w_min_dtod * z3))
+    high = abs(w_max * (_ONE + w_max_dtod * z2))
+    return up, down, low, high
+
+
+@compiled
+def cell_at(lanes: Any, at: Any, in_tile: Any, key0: Any, key1: Any, floats: Any) -> Any:
+    """The tolerances of a cell from its stored lanes, or from lanes made anew where none are stored."""
+    if len(lanes) > 0:
+        a = np.uint64(4) * np.uint64(at)
+        return constant_cell(
+            lanes[a], lanes[a + np.uint64(1)], lanes[a + np.uint64(2)], lanes[a + np.uint64(3)], floats
+        )
+    l0, l1, l2, l3 = lane_block(np.uint64(in_tile), _U0, key0, key1)
+    return constant_cell(l0, l1, l2, l3, floats)
