@@ -183,17 +183,21 @@ class Accelerator:
         score, self._score = self._score, Score()
         return score
 
-    def weights(self) -> dict[int, tuple[int, int, Floats, Floats | None]]:
-        """Per layer: first row, first column, the shard's effective weights, and its digital bias."""
-        return {
-            layer: (
-                held.grid.row_range[0],
-                held.grid.col_range[0],
-                held.grid.weights(),
-                None if held.digital_bias is None else to_host(held.digital_bias),
-            )
-            for layer, held in self._held.items()
-        }
+    def weights(self, layer: int, rows: tuple[int, int]) -> tuple[int, int, Floats, Floats | None] | None:
+        """What this accelerator holds of some rows of a layer; None where it holds nothing of them.
+
+        Its first row and column there, the effective weights of its shard, and its digital bias.
+        """
+        held = self._held.get(layer)
+        if held is None:
+            return None
+        start, end = held.grid.row_range
+        first, stop = max(rows[0], start), min(rows[1], end)
+        if first >= stop:
+            return None
+        part = (first - start, stop - start)
+        bias = None if held.digital_bias is None else to_host(held.digital_bias[part[0] : part[1]])
+        return first, held.grid.col_range[0], held.grid.weights(part), bias
 
     # --- operations ---
 

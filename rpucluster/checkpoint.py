@@ -1,14 +1,15 @@
 """Checkpoints: every replica's weights and the counters to go on from, in one folder that is never half new.
 
-`weights.parquet` has one row per replica and layer with the digest of its values; `state.json` lists the same
-rows, so that the two files are known to belong together, beside the state that was handed in.
+`weights.parquet` has one row per band, which is some rows of a replica's layer, with the digest of its values;
+`state.json` lists the same bands, so that the two files are known to belong together, beside the state that was
+handed in.  Bands are written as they come, so that a network is never held twice.
 """
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,23 @@ from rpucluster.errors import RunDirectoryError, RunError
 from rpucluster.files import read_json, schema, unreadable, write_atomically, write_json
 
 FloatArray = npt.NDArray[np.float32]
-Weights = Mapping[tuple[int, int], FloatArray]
-"""(replica, layer) -> the layer's effective weights, float32 (out, in), the bias as last column."""
+
+
+class Band(NamedTuple):
+    """Consecutive rows of a replica's layer."""
+
+    replica: int
+    layer: int
+    row: int
+    """The first of them."""
+    values: FloatArray
+    """Effective weights, float32 (rows, in), the bias as last column."""
+
 
 _ROW = schema(
     ("replica", pa.int64(), "1"),
     ("layer", pa.int64(), "1"),
+    ("row", pa.int64(), "1"),
     ("rows", pa.int64(), "1"),
     ("cols", pa.int64(), "1"),
     ("values", pa.large_binary(), "1"),
@@ -32,17 +44,18 @@ _ROW = schema(
 )
 
 
-def write_checkpoint(folder: Path, weights: Weights, state: Mapping[str, Any]) -> None:
+def write_checkpoint(folder: Path, bands: Iterable[Band], state: Mapping[str, Any]) -> None:
     """Put a new checkpoint in place of the old one; after a crash at any moment a good one is there.
 
-    `state` is anything that JSON can hold.  Raises `RunError` where the system refuses.
+    The bands of a layer come in the order of their rows.  `state` is anything that JSON can hold.  Raises `RunError`
+    where the system refuses.
     """
     new, previous = _new(folder), _previous(folder)
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        write_atomically(new / "weights.parquet", lambda stream: _write_rows(stream, weights))
-        listing = [[*key, *array.shape, _sha256(array)] for key, array in sorted(weights.items())]
+        listing: list[list[Any]] = []
+        write_atomically(new / "weights.parquet", lambda stream: listing.extend(_write_rows(stream, bands)))
         write_json(new / "state.json", {"weights": listing, "state": state})
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
@@ -65,7 +78,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[tuple[int, int], FloatArray], di
     if not here.is_dir():
         raise RunDirectoryError(f"{folder}: there is no checkpoint")
     saved = read_json(here / "state.json")
-    weights: dict[tuple[int, int], FloatArray] = {}
+    bands: dict[tuple[int, int], list[FloatArray]] = {}
     listing: list[list[Any]] = []
     for row in _read_rows(here / "weights.parquet"):
         shape = (row["rows"], row["cols"])
@@ -76,10 +89,13 @@ def read_checkpoint(folder: Path) -> tuple[dict[tuple[int, int], FloatArray], di
                 f"damaged: they do not match their sha256; restore the file or train again"
             )
         values = np.frombuffer(row["values"], dtype="<f4").reshape(shape)
-        weights[row["replica"], row["layer"]] = values.astype(np.float32)  # a copy: owned and writable
-        listing.append([row["replica"], row["layer"], *shape, digest])
+        bands.setdefault((row["replica"], row["layer"]), []).append(values)
+        listing.append([row["replica"], row["layer"], row["row"], *shape, digest])
     if listing != saved.get("weights") or "state" not in saved:
         raise RunDirectoryError(f"{here}: weights.parquet and state.json are not of the same checkpoint")
+    weights: dict[tuple[int, int], FloatArray] = {}
+    for key in sorted(bands):
+        weights[key] = np.concatenate(bands.pop(key), dtype=np.float32)  # a copy: owned and writable
     return weights, dict(saved["state"])
 
 
@@ -91,19 +107,19 @@ def _previous(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.previous")
 
 
-def _write_rows(stream: BinaryIO, weights: Weights) -> None:
-    # a row group per array, so that a large network is never copied as a whole
+def _write_rows(stream: BinaryIO, bands: Iterable[Band]) -> list[list[Any]]:
+    """Write a row group per band as they come; returns what `state.json` lists of them."""
+    listing: list[list[Any]] = []
     with pq.ParquetWriter(stream, _ROW, compression="zstd") as writer:
-        for (replica, layer), array in sorted(weights.items()):
-            row = {
-                "replica": replica,
-                "layer": layer,
-                "rows": array.shape[0],
-                "cols": array.shape[1],
-                "values": _value_bytes(array),
-                "sha256": _sha256(array),
-            }
-            writer.write_table(pa.Table.from_pylist([row], _ROW))
+        for replica, layer, row, values in bands:
+            content = np.ascontiguousarray(values, dtype="<f4").tobytes()
+            described = [replica, layer, row, *values.shape, hashlib.sha256(content).hexdigest()]
+            columns = [*described[:5], content, described[5]]
+            writer.write_table(
+                pa.Table.from_arrays([pa.array([c], f.type) for c, f in zip(columns, _ROW, strict=True)], schema=_ROW)
+            )
+            listing.append(described)
+    return listing
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -113,11 +129,3 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield from file.read_row_group(i, columns=_ROW.names).cast(_ROW).to_pylist()
     except (OSError, pa.ArrowException, ValueError) as error:
         raise unreadable(path, error) from None
-
-
-def _value_bytes(array: FloatArray) -> bytes:
-    return np.ascontiguousarray(array, dtype="<f4").tobytes()
-
-
-def _sha256(array: FloatArray) -> str:
-    return hashlib.sha256(_value_bytes(array)).hexdigest()

@@ -1,6 +1,5 @@
 """The training loop that reads the score twice: the pool performs the program, the timeline prices it."""
 
-import hashlib
 import os
 import platform
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from rpucluster import __version__
 from rpucluster.accelerator import Counts, Score, Step
@@ -31,6 +29,7 @@ from rpucluster.program import Program
 from rpucluster.runlog import EpochRow, RunDirectory
 from rpucluster.settings import bytes_per_cell
 from rpucluster.timeline import Timeline, replay
+from rpucluster.weights import WeightDigest, weight_bands
 
 BYTES_PER_WORKER = 150 << 20
 """Host memory of a Ray actor before it holds any array (measured: 95 to 130 MB private)."""
@@ -152,9 +151,8 @@ def run(
         loop = _Loop(job, modelled, data, pool, directory, report, steps_per_epoch, rows)
         loop.started_wall_s, loop.executor_start_wall_s = time.perf_counter() - began, executor_start_wall_s
         loop.train()
-        weights = collect_weights(pool, modelled.plan)
+        digest = loop.checkpoint()
         counts = pool.counts()
-        loop.checkpoint(weights)
     except BaseException:
         if not rows:
             directory.discard()  # without an epoch there is nothing in it that anybody could want
@@ -162,7 +160,7 @@ def run(
     finally:
         if pool is not None:
             pool.close()
-    summary = _summary(job, cluster, executor, modelled, loop, weights, counts, time.perf_counter() - began)
+    summary = _summary(job, cluster, executor, modelled, loop, digest, counts, time.perf_counter() - began)
     directory.write_summary(summary)
     report(Progress(phase="done", epoch=job.train.epochs, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
     return Run(directory=directory, summary=summary)
@@ -208,7 +206,7 @@ class _Loop:
             test = self._evaluate(epoch) if last or (epoch + 1) % self.job.evaluate.every == 0 else None
             self._record(epoch, score, test)
             if not last and time.perf_counter() - self._last_checkpoint >= checkpoint_every:
-                self.checkpoint(collect_weights(self.pool, self.modelled.plan))
+                self.checkpoint()
 
     def _epoch(self, epoch: int, began: float) -> Score:
         job, batch = self.job, self.modelled.train.samples
@@ -300,8 +298,8 @@ class _Loop:
             )
         )
 
-    def checkpoint(self, weights: "dict[tuple[int, int], npt.NDArray[np.float32]]") -> None:
-        """Write the weights of every replica, and how far training has come."""
+    def checkpoint(self) -> str:
+        """Write the weights of every replica, and how far training has come; returns `weights_sha256`."""
         names = {layer.layer: layer.name for layer in self.modelled.plan.layers}
         state = {
             "job": self.job.name,
@@ -312,33 +310,10 @@ class _Loop:
             "evaluations": self.evaluations,
             "layers": names,
         }
-        self.directory.write_checkpoint(weights, state)
+        digest = WeightDigest()
+        self.directory.write_checkpoint(digest.over(weight_bands(self.pool, self.modelled.plan)), state)
         self._last_checkpoint = time.perf_counter()
-
-
-def collect_weights(pool: Pool, plan: Plan) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
-    """The effective weights by (replica, layer), each ``(out, in)`` float32 with the bias as last column."""
-    place = {accelerator: replica for replica, _, _, accelerator in plan.ranks()}
-    whole: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
-    for number, shards in pool.weights().items():
-        for layer, (row, col, block, bias) in shards.items():
-            rows, cols = plan.layers[layer].array
-            key = (place[number], layer)
-            if key not in whole:
-                whole[key] = np.zeros((rows, cols + (bias is not None)), np.float32)
-            whole[key][row : row + block.shape[0], col : col + block.shape[1]] = block
-            if bias is not None:
-                whole[key][row : row + len(bias), -1] = bias
-    return dict(sorted(whole.items()))
-
-
-def weights_sha256(weights: dict[tuple[int, int], npt.NDArray[np.float32]]) -> str:
-    """SHA-256 over replica 0's layers in model order, each float32 ``(out, in)`` in C order, little endian."""
-    digest = hashlib.sha256()
-    for (replica, _), array in sorted(weights.items()):
-        if replica == 0:
-            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-    return digest.hexdigest()
+        return digest.hexdigest()
 
 
 def _summary(
@@ -347,7 +322,7 @@ def _summary(
     executor: str,
     modelled: Modelled,
     loop: _Loop,
-    weights: dict[tuple[int, int], npt.NDArray[np.float32]],
+    digest: str,
     counts: dict[int, Counts],
     wall_s: float,
 ) -> dict[str, Any]:
@@ -365,7 +340,7 @@ def _summary(
         "train_loss": last.train_loss,
         "train_accuracy": last.train_accuracy,
         "weights": job.network.weights,
-        "weights_sha256": weights_sha256(weights),
+        "weights_sha256": digest,
         "accelerators": len(plan.accelerators),
         "accelerators_available": cluster.accelerators,
         "tiles": sum(shard.block.tiles for shard in plan.shards()),

@@ -119,9 +119,10 @@ class Host:
         """The scores since the last time this was asked."""
         return sum((a.take_score() for a in self._accelerators.values()), Score())
 
-    def weights(self) -> dict[int, dict[int, Any]]:
-        """`Accelerator.weights` by accelerator."""
-        return {number: a.weights() for number, a in self._accelerators.items()}
+    def weights(self, layer: int, rows: tuple[int, int]) -> dict[int, Any]:
+        """`Accelerator.weights` by accelerator, of those that hold some of them."""
+        held = {number: a.weights(layer, rows) for number, a in self._accelerators.items()}
+        return {number: part for number, part in held.items() if part is not None}
 
     def counts(self) -> dict[int, Counts]:
         """`Accelerator.counts` by accelerator."""
@@ -154,9 +155,9 @@ class Pool(ABC):
         """
         return sum(self._everywhere("take_score"), Score())
 
-    def weights(self) -> dict[int, dict[int, Any]]:
-        """`Accelerator.weights` by accelerator."""
-        return {number: w for part in self._everywhere("weights") for number, w in part.items()}
+    def weights(self, layer: int, rows: tuple[int, int]) -> dict[int, Any]:
+        """`Accelerator.weights` by accelerator, of those that hold some of these rows of the layer."""
+        return {number: w for part in self._everywhere("weights", layer, rows) for number, w in part.items()}
 
     def counts(self) -> dict[int, Counts]:
         """`Accelerator.counts` by accelerator."""

@@ -15,14 +15,14 @@ import gzip
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from rpucluster.checkpoint import FloatArray, Weights, read_checkpoint, write_checkpoint
+from rpucluster.checkpoint import Band, FloatArray, read_checkpoint, write_checkpoint
 from rpucluster.errors import RunDirectoryError
 from rpucluster.files import (
     read_json,
@@ -236,9 +236,9 @@ class RunDirectory:
 
     # --- checkpoint ---
 
-    def write_checkpoint(self, weights: Weights, state: Mapping[str, Any]) -> None:
+    def write_checkpoint(self, bands: Iterable[Band], state: Mapping[str, Any]) -> None:
         """Put a new checkpoint in place of the old one; see `rpucluster.checkpoint`."""
-        write_checkpoint(self.path / "checkpoint", weights, state)
+        write_checkpoint(self.path / "checkpoint", bands, state)
 
     def read_checkpoint(self) -> tuple[dict[tuple[int, int], FloatArray], dict[str, Any]]:
         """The weights by (replica, layer) and the state of the last checkpoint; raises `RunDirectoryError`."""

@@ -176,12 +176,15 @@ class TileGrid:
         """Put each weight of a (rows, cols) array on its cell, clipped to what the cell can hold."""
         self._put(self._checked(weights))
 
-    def weights(self) -> Float32:
-        """The weights as float32 (rows, cols): a copy on the host."""
-        flat = to_host(self._weights)
-        result = np.empty(self.shape, np.float32)
-        for offset, rows, cols, row, col in self._table.tolist():
-            result[row : row + rows, col : col + cols] = flat[offset : offset + rows * cols].reshape(rows, cols)
+    def weights(self, rows: tuple[int, int] | None = None) -> Float32:
+        """The weights as float32 (rows, cols), or those of a range of the shard's rows: a copy on the host."""
+        first, stop = rows if rows is not None else (0, self.shape[0])
+        result = np.empty((stop - first, self.shape[1]), np.float32)
+        for offset, tall, wide, row, col in self._table.tolist():
+            begin, end = max(first, row), min(stop, row + tall)
+            if begin < end:
+                part = self._weights[offset + (begin - row) * wide : offset + (end - row) * wide]
+                result[begin - first : end - first, col : col + wide] = to_host(part).reshape(-1, wide)
         return result
 
     def initialise(self, scale: float) -> None:

@@ -1,10 +1,12 @@
 """A small run directory made by hand: a 4-accelerator step, a plan, three epochs and a summary."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rpucluster.checkpoint import Band
 from rpucluster.metrics import summarise
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send, Update
 from rpucluster.runlog import EpochRow, RunDirectory
@@ -155,6 +157,14 @@ def timeline(microbatches: int = 2) -> Timeline:
     return replay(program(microbatches), make_cluster(tile=TILE))
 
 
+def bands_of(weights: Mapping[tuple[int, int], Any], height: int = 2) -> Iterator[Band]:
+    """Whole layers cut into bands of so many rows, layer after layer, as they come out of a pool."""
+    for layer, replica in sorted((layer, replica) for replica, layer in weights):
+        whole = weights[replica, layer]
+        for row in range(0, len(whole), height):
+            yield Band(replica, layer, row, whole[row : row + height])
+
+
 def make_run(
     path: Path, *, layer: str = "dense1", job_toml: str = "[model]\nsizes = [64, 64, 32]\n", **summary_changes: Any
 ) -> RunDirectory:
@@ -167,6 +177,6 @@ def make_run(
     run.write_trace(timed)
     run.write_epochs(epochs())
     weights = {(0, 0): np.arange(12, dtype=np.float32).reshape(3, 4), (0, 1): np.ones((2, 4), np.float32)}
-    run.write_checkpoint(weights, {"step": 300})
+    run.write_checkpoint(bands_of(weights), {"step": 300})
     run.write_summary(summary() | summary_changes)
     return run

@@ -44,6 +44,7 @@ FLOORS = {
     "checkpoint": 10,
     "plan_report": 11,
     "runlog": 11,
+    "weights": 11,
     "coordinator": 12,
     "report": 13,
     "progress": 13,
