@@ -1,17 +1,18 @@
 """Crossbar tiles of one layer shard, with their periphery: `forward`, `backward` and `update` on real arrays."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster import kernels as kernel_sets
-from rpucluster.arrays import namespace, to_host
-from rpucluster.devices import Cells, Device, PulsedDevice
+from rpucluster.algorithms import Plane, checked
+from rpucluster.algorithms import Storage as Storage
+from rpucluster.arrays import namespace
+from rpucluster.devices import Device, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import KernelChoice, ReadRule, Tiling, UpdateRule
 from rpucluster.kernels import from_fixed as from_fixed
@@ -69,15 +70,6 @@ class ReadCount:
 
     def __add__(self, other: "ReadCount") -> "ReadCount":
         return ReadCount(passes=self.passes + other.passes, repeats=self.repeats + other.repeats)
-
-
-class Storage(NamedTuple):
-    """Arrays that a grid lives in, so that several grids can share one array; their content is overwritten."""
-
-    weights: Any
-    """float32 (cells,)."""
-    lanes: Any
-    """int16 (cells * lanes,), or (0,) where tolerances are recomputed."""
 
 
 class TileGrid:
@@ -151,45 +143,35 @@ class TileGrid:
         self._update_rule = _update_rule(update, self._pulsed) if self._pulsed else None
         self._forward_rule = _read_rule(forward, forward_management)
         self._backward_rule = _read_rule(backward, backward_management)
-        self._update_keys = xp.asarray(np.stack([self._keys(purpose) for purpose in _UPDATE_STREAMS], axis=1))
         self._read_keys: dict[Purpose, Any] = {}
-        cells = self.shape[0] * self.shape[1]
-        each = stored_lanes(tolerances, device)
-        if storage is None:
-            storage = Storage(weights=xp.empty(cells, "f4"), lanes=xp.empty(cells * each, "i2"))
-        if storage.weights.shape != (cells,) or storage.lanes.shape != (cells * each,):
-            raise ValueError(
-                f"storage of {storage.weights.shape} weights and {storage.lanes.shape} lanes for {cells} cells with "
-                f"{each} stored lanes each"
-            )
-        self._weights, self._lanes = storage
-        self._weights[:] = 0
-        if each:
-            self._kernels.draw_lanes(self._lanes, self._tiling, self._update_keys, each, 0)
+        self._plane = Plane(
+            device=device,
+            table=self._table,
+            tiling=self._tiling,
+            keys=np.stack([self._keys(purpose) for purpose in _UPDATE_STREAMS], axis=1),
+            lanes=stored_lanes(tolerances, device),
+            kernels=self._kernels,
+            xp=xp,
+            storage=storage,
+        )
+        self._weights, self._lanes, self._update_keys = self._plane.weights, self._plane.lanes, self._plane.keys
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights and tolerances."""
-        return int(self._weights.nbytes) + int(self._lanes.nbytes)
+        return self._plane.nbytes
 
     def set_weights(self, weights: Any) -> None:
         """Put each weight of a (rows, cols) array on its cell, clipped to what the cell can hold."""
-        self._put(self._checked(weights))
+        self._plane.put(checked(weights, self.shape, self._layer))
 
     def weights(self, rows: tuple[int, int] | None = None) -> Float32:
         """The weights as float32 (rows, cols), or those of a range of the shard's rows: a copy on the host."""
-        first, stop = rows if rows is not None else (0, self.shape[0])
-        result = np.empty((stop - first, self.shape[1]), np.float32)
-        for offset, tall, wide, row, col in self._table.tolist():
-            begin, end = max(first, row), min(stop, row + tall)
-            if begin < end:
-                part = self._weights[offset + (begin - row) * wide : offset + (end - row) * wide]
-                result[begin - first : end - first, col : col + wide] = to_host(part).reshape(-1, wide)
-        return result
+        return self._plane.values(rows)
 
     def initialise(self, scale: float) -> None:
         """Set weights uniform in [-scale, scale), the same for every replica and partition, then clipped."""
-        for part in self._parts():
+        for part in self._plane.parts():
             uniform = init_uniform(
                 self._seed,
                 self._layer,
@@ -199,18 +181,11 @@ class TileGrid:
                 col_start=self.col_range[0] + part.cols.start,
                 col_stop=self.col_range[0] + part.cols.stop,
             )
-            self._put_part(part, np.float32(scale) * uniform)
+            self._plane.put_part(part, np.float32(scale) * uniform)
 
     def program(self, target: Any) -> int:
         """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
-        target = self._checked(target)
-        pulses = 0
-        for part in self._parts():
-            weights = to_host(self._weights[part.cells]).copy()
-            wanted = np.ascontiguousarray(target[part.rows, part.cols], np.float32).reshape(-1)
-            pulses += kernel_sets.program(weights, self._tolerances(part), wanted)
-            self._weights[part.cells] = self._xp.asarray(weights)
-        return pulses
+        return self._plane.program(checked(target, self.shape, self._layer))
 
     def read_forward(
         self, x: Any, *, first_sample: int, purpose: Purpose = Purpose.READ_FORWARD
@@ -268,57 +243,11 @@ class TileGrid:
             raise ValueError(
                 f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self.device.persistent)}"
             )
-        self._put(self._checked(state["weights"]), clipped=False)
+        self._plane.put(checked(state["weights"], self.shape, self._layer), clipped=False)
 
     def _keys(self, purpose: Purpose) -> NDArray[np.uint32]:
         replica = self._replica if purpose in _PER_REPLICA else 0
         return stream_keys(self._seed, purpose, self._layer, replica, self._tile_row, self._tile_col)
-
-    def _parts(self) -> "Iterator[_Part]":
-        """Whole rows of tiles, few enough at a time that what is computed of them needs little memory."""
-        for offset, rows, cols, row, col in self._table.tolist():
-            together = max(_CELLS_TOGETHER // cols, 1)
-            for first in range(0, rows, together):
-                stop = min(first + together, rows)
-                yield _Part(
-                    slice(offset + first * cols, offset + stop * cols),
-                    slice(row + first, row + stop),
-                    slice(col, col + cols),
-                )
-
-    def _tolerances(self, part: "_Part") -> Cells | None:
-        """Tolerances of some cells, on the host."""
-        if self._pulsed is None:
-            return None
-        each, first, stop = self._pulsed.lanes, part.cells.start, part.cells.stop
-        if len(self._lanes):
-            lanes = self._lanes[first * each : stop * each]
-        else:
-            lanes = self._xp.empty((stop - first) * each, "i2")
-            self._kernels.draw_lanes(lanes, self._tiling, self._update_keys, each, first)
-        return self._pulsed.cells(to_host(lanes).reshape(-1, each).T)
-
-    def _put_part(self, part: "_Part", values: Float32, clipped: bool = True) -> None:
-        """Put values of the shape of a part on its cells."""
-        flat = values.reshape(-1)
-        cells = self._tolerances(part) if clipped else None
-        if cells is not None:
-            flat = np.minimum(np.maximum(flat, cells.lower), cells.upper)
-        self._weights[part.cells] = self._xp.asarray(flat)
-
-    def _put(self, values: Float32, clipped: bool = True) -> None:
-        for part in self._parts():
-            self._put_part(part, values[part.rows, part.cols], clipped)
-
-    def _checked(self, array: Any) -> Float32:
-        """A (rows, cols) array on the host, float32 and finite."""
-        values = to_host(array)
-        if values.shape != self.shape:
-            raise ValueError(f"weights of shape {values.shape} for a shard of {self.shape}")
-        values = np.asarray(values, np.float32)
-        if not all(bool(np.isfinite(values[part.rows, part.cols]).all()) for part in self._parts()):
-            raise NumericalError(f"layer {self._layer}: a weight to be set is not finite")
-        return values
 
     def _lines(self, lines: Any, width: int) -> Any:
         if not isinstance(lines, self._xp.ndarray):
@@ -347,20 +276,6 @@ class TileGrid:
 
     def _named(self, error: NumericalError) -> NumericalError:
         return NumericalError(f"layer {self._layer}: {error}")
-
-
-_CELLS_TOGETHER = 1 << 16
-"""Cells whose tolerances are made in one go outside of kernels: few enough for the cache."""
-
-
-class _Part(NamedTuple):
-    """Some rows of one tile."""
-
-    cells: slice
-    """Of the flat weights."""
-    rows: slice
-    """Of the shard."""
-    cols: slice
 
 
 def _cut(size: int, tile: int, tiles: tuple[int, int], kind: str) -> tuple[tuple[int, int], NDArray[np.int64]]:

@@ -26,6 +26,7 @@ FLOORS = {
     "topology": 3,
     "settings": 4,
     "layers": 4,
+    "algorithms": 4,
     "tile": 5,
     "cluster": 5,
     "job": 5,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpucluster import tile
+from rpucluster.algorithms import plane
 from rpucluster.devices import ConstantStep, FloatingPoint
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import KernelChoice
@@ -372,7 +372,7 @@ def test_recomputed_tolerances_are_the_stored_ones(kernels: KernelChoice, monkey
     """Clipping, programming and loading, in parts of one row or of several; shards too."""
     target = signals(6, 45, 50, 0.6)
     for together in (1, 40, 1 << 16):
-        monkeypatch.setattr(tile, "_CELLS_TOGETHER", together)
+        monkeypatch.setattr(plane, "_CELLS_TOGETHER", together)
         found = []
         for tolerances in ("stored", "recomputed"):
             arguments: dict[str, Any] = {"device": ConstantStep(), "kernels": kernels, "tolerances": tolerances}

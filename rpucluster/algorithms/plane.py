@@ -1,0 +1,157 @@
+"""A plane: one device for each weight of a shard, in flat arrays that lie as `rpucluster.kernels.base` says."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rpucluster.arrays import to_host
+from rpucluster.devices import Cells, Device, PulsedDevice
+from rpucluster.errors import NumericalError
+from rpucluster.kernels import Kernels, Tiling, program
+from rpucluster.rng import Float32
+
+
+class Storage(NamedTuple):
+    """Arrays that a plane lives in, so that several can share one array; their content is overwritten."""
+
+    weights: Any
+    """float32 (cells,)."""
+    lanes: Any
+    """int16 (cells * lanes,), or (0,) where tolerances are recomputed."""
+
+
+class Plane:
+    """The weights of one device per cell, with its tolerances; it starts at 0.
+
+    ``table`` is the tile table on the host, ``keys`` uint32 (tiles, keys, 2) those of an update of this plane, and
+    ``lanes`` how many lanes of each cell are stored, 0 where they are recomputed.  Raises ValueError for storage of
+    another size.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        table: Any,
+        tiling: Tiling,
+        keys: Any,
+        lanes: int,
+        kernels: Kernels,
+        xp: ModuleType,
+        storage: Storage | None = None,
+    ) -> None:
+        cells = tiling.rows * tiling.cols
+        if storage is None:
+            storage = Storage(weights=xp.empty(cells, "f4"), lanes=xp.empty(cells * lanes, "i2"))
+        if storage.weights.shape != (cells,) or storage.lanes.shape != (cells * lanes,):
+            raise ValueError(
+                f"storage of {storage.weights.shape} weights and {storage.lanes.shape} lanes for {cells} cells with "
+                f"{lanes} stored lanes each"
+            )
+        self.device, self.keys = device, xp.asarray(keys)
+        self._pulsed = device if isinstance(device, PulsedDevice) else None
+        self._table, self._tiling, self._kernels, self._xp = table, tiling, kernels, xp
+        self.weights, self.lanes = storage
+        self.weights[:] = 0
+        if lanes:
+            kernels.draw_lanes(self.lanes, tiling, self.keys, lanes, 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and tolerances."""
+        return int(self.weights.nbytes) + int(self.lanes.nbytes)
+
+    def parts(self) -> "Iterator[Part]":
+        """Whole rows of tiles, few enough at a time that what is computed of them needs little memory."""
+        for offset, rows, cols, row, col in self._table.tolist():
+            together = max(_CELLS_TOGETHER // cols, 1)
+            for first in range(0, rows, together):
+                stop = min(first + together, rows)
+                yield Part(
+                    slice(offset + first * cols, offset + stop * cols),
+                    slice(row + first, row + stop),
+                    slice(col, col + cols),
+                )
+
+    def tolerances(self, part: "Part") -> Cells | None:
+        """Tolerances of some cells, on the host; None for exact weights."""
+        if self._pulsed is None:
+            return None
+        each, first, stop = self._pulsed.lanes, part.cells.start, part.cells.stop
+        if len(self.lanes):
+            lanes = self.lanes[first * each : stop * each]
+        else:
+            lanes = self._xp.empty((stop - first) * each, "i2")
+            self._kernels.draw_lanes(lanes, self._tiling, self.keys, each, first)
+        return self._pulsed.cells(to_host(lanes).reshape(-1, each).T)
+
+    def put(self, values: Float32, clipped: bool = True) -> None:
+        """Put a (rows, cols) array on the cells, as far as they can hold it if ``clipped``."""
+        for part in self.parts():
+            self.put_part(part, values[part.rows, part.cols], clipped)
+
+    def put_part(self, part: "Part", values: Float32, clipped: bool = True) -> None:
+        """Put values of the shape of a part on its cells."""
+        flat = values.reshape(-1)
+        cells = self.tolerances(part) if clipped else None
+        if cells is not None:
+            flat = np.minimum(np.maximum(flat, cells.lower), cells.upper)
+        self.weights[part.cells] = self._xp.asarray(flat)
+
+    def program(self, target: Float32) -> int:
+        """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
+        pulses = 0
+        for part in self.parts():
+            weights = to_host(self.weights[part.cells]).copy()
+            wanted = np.ascontiguousarray(target[part.rows, part.cols], np.float32).reshape(-1)
+            pulses += program(weights, self.tolerances(part), wanted)
+            self.weights[part.cells] = self._xp.asarray(weights)
+        return pulses
+
+    def values(self, rows: tuple[int, int] | None = None) -> Float32:
+        """The weights as float32 (rows, cols), or those of a range of rows: a copy on the host."""
+        values: Float32 = in_order(self.weights, self._table, self._tiling, rows)
+        return values
+
+
+class Part(NamedTuple):
+    """Some rows of one tile."""
+
+    cells: slice
+    """Of the flat weights."""
+    rows: slice
+    """Of the shard."""
+    cols: slice
+
+
+def in_order(flat: Any, table: Any, tiling: Tiling, rows: tuple[int, int] | None = None) -> Any:
+    """A flat array of the cells as (rows, cols), or a range of the rows: a copy on the host."""
+    first, stop = rows if rows is not None else (0, tiling.rows)
+    result = np.empty((stop - first, tiling.cols), flat.dtype)
+    for offset, tall, wide, row, col in table.tolist():
+        begin, end = max(first, row), min(stop, row + tall)
+        if begin < end:
+            part = flat[offset + (begin - row) * wide : offset + (end - row) * wide]
+            result[begin - first : end - first, col : col + wide] = to_host(part).reshape(-1, wide)
+    return result
+
+
+def checked(array: Any, shape: tuple[int, int], layer: int) -> Float32:
+    """A (rows, cols) array on the host, float32 and finite.
+
+    Raises ValueError for another shape and `NumericalError`, which names the layer, where it is not finite.
+    """
+    values = to_host(array)
+    if values.shape != shape:
+        raise ValueError(f"weights of shape {values.shape} for a shard of {shape}")
+    values = np.asarray(values, np.float32)
+    together = max(_CELLS_TOGETHER // shape[1], 1)
+    if not all(bool(np.isfinite(values[row : row + together]).all()) for row in range(0, shape[0], together)):
+        raise NumericalError(f"layer {layer}: a weight to be set is not finite")
+    return values
+
+
+_CELLS_TOGETHER = 1 << 16
+"""Cells whose tolerances are made in one go outside of kernels: few enough for the cache."""
