@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, field_serializer, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
@@ -23,11 +24,28 @@ Bits = Annotated[int, Field(ge=1, le=64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _device_value(value: Any) -> bool | float | tuple[float, ...]:
+    """A switch, a number or the nodes of a curve, as they are written."""
+    if isinstance(value, list | tuple):
+        return tuple(_number(node) for node in value)
+    return value if isinstance(value, bool) else _number(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticKnownError("float_type")
+    return float(value)
+
+
+DeviceValue = Annotated[Any, PlainValidator(_device_value)]
+"""A parameter of a device; which kind it has, the device checks."""
+
+
 class DeviceSpec(Spec):
     """``[device]``: what every cross-point is made of."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float] = Field(init=False)
+    __pydantic_extra__: dict[str, DeviceValue] = Field(init=False)
     """Parameters of the device that differ from the preset's, such as ``dw_min = 0.002``."""
 
     preset: str = "rpu-baseline"
@@ -35,7 +53,7 @@ class DeviceSpec(Spec):
     `rpucluster.devices`; every other key of the table overrides one of its parameters."""
 
     @property
-    def overrides(self) -> dict[str, float]:
+    def overrides(self) -> dict[str, DeviceValue]:
         """The parameters that differ from the preset's."""
         return dict(self.__pydantic_extra__ or {})
 
@@ -49,7 +67,7 @@ class LayerDeviceSpec(Spec):
     """``[model.layer.device]``: how the cross-points of one layer differ from those of ``[device]``."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float] = Field(init=False)
+    __pydantic_extra__: dict[str, DeviceValue] = Field(init=False)
 
     preset: str | None = None
     """Starts from this preset instead, without the parameters that ``[device]`` overrides; left out, the

@@ -17,6 +17,7 @@ FLOORS = {
     "units": 1,
     "arrays": 1,
     "rng": 1,
+    "elementary": 1,
     "files": 1,
     "config": 2,
     "devices": 2,

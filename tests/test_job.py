@@ -1,5 +1,6 @@
 """Jobs: what files say, what is checked before anything runs, and that a resolved job reads back equal."""
 
+import dataclasses
 import pickle
 import tomllib
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from rpucluster.cluster import load_cluster
 from rpucluster.config import shipped, validated, write_toml
-from rpucluster.devices import ConstantStep, FloatingPoint, device_from
+from rpucluster.devices import ConstantStep, FloatingPoint, PiecewiseStep, device_from
 from rpucluster.errors import ConfigError
 from rpucluster.job import JOB_TABLES, DeviceSpec, Job, TrainSpec, load_job
 from rpucluster.partitioner import partition
@@ -175,6 +176,20 @@ def test_a_layers_device_overrides_the_jobs_or_starts_from_its_own_preset() -> N
         FloatingPoint(),
         device_from("rpu-baseline", {"dw_min_std": 0.1}),
     ]
+
+
+def test_parameters_of_a_device_may_be_curves_and_switches(tmp_path: Path) -> None:
+    curve = {"preset": "piecewise-step", "piecewise_up": [1, 0.5, 0.1], "piecewise_down": [0.1, 0.5, 1.0]}
+    curved = job(device={**curve, "log_normal": True}, model=layered(LAYERS[0], {"outputs": 10, "device": curve}))
+    expected = PiecewiseStep(piecewise_up=(1.0, 0.5, 0.1), piecewise_down=(0.1, 0.5, 1.0))
+    assert curved.device_of(0) == dataclasses.replace(expected, log_normal=True)
+    assert curved.device_of(1) == expected
+    (tmp_path / "job.toml").write_text(write_toml(curved))
+    assert load_job(tmp_path / "job.toml").device_of(0) == curved.device_of(0)
+    assert refusal(device={"preset": "piecewise-step", "piecewise_up": [1.0]}) == (
+        "[device]: piecewise_up = (1.0,): write a list of 2 to 12 factors, such as [1.0, 0.5]"
+    )
+    assert refusal(device={"log_normal": 0.5}) == "[device]: log_normal = 0.5: write true or false"
 
 
 def test_parameters_of_a_device_may_be_whole_numbers() -> None:

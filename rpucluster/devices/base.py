@@ -2,7 +2,7 @@
 
 import math
 from enum import IntEnum
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,21 +15,28 @@ LANE_UNIT = 2.0**-12
 """A lane that holds a normal counts in these units: |z| <= 5.78 fits 16 bits."""
 LANE_BLOCK = 4
 """Lanes that one block of random words gives; a cell has a whole number of such blocks."""
+LAW_CONSTANTS: Final = 40
+"""Length of the array in which kernels take `PulsedDevice.constants`, padded with zeros."""
 
 
 class Law(IntEnum):
     """How the mean step of a device depends on its weight; compiled kernels choose by this number."""
 
     CONSTANT = 0
+    LINEAR = 1
+    """Also soft bounds, with and without a reference."""
+    EXPONENTIAL = 2
+    POWER = 3
+    PIECEWISE = 4
 
 
 class Cells(NamedTuple):
     """Tolerances of some cells, float32 arrays of one shape, in weight units."""
 
     up: Any
-    """Mean weight change of one coincidence that raises the weight."""
+    """Mean weight change of one coincidence that raises the weight, where the factor of the law is 1."""
     down: Any
-    """Mean weight change of one coincidence that lowers the weight, as a positive number."""
+    """The same of one that lowers the weight, as a positive number."""
     lower: Any
     """The lowest weight that the device can hold."""
     upper: Any
@@ -48,8 +55,11 @@ class Device(Protocol):
     """Whether weights change by stochastic pulses; False means exact digital weights and exact reads."""
     step_depends_on_weight: ClassVar[bool]
     """Whether the size of a step depends on the weight; such a device refuses noise_per = "batch"."""
-    persistent: ClassVar[tuple[str, ...]]
-    """Names of the arrays that are state, so belong into a checkpoint."""
+
+    @property
+    def persistent(self) -> tuple[str, ...]:
+        """Names of the arrays that are state, so belong into a checkpoint."""
+        ...
 
     @property
     def dw_min(self) -> float:
@@ -82,7 +92,11 @@ class PulsedDevice(Device, Protocol):
         ...
 
     def step(self, w: Any, lowers: Any, cells: Cells) -> Any:
-        """Mean size, float32 and positive, of one pulse that meets the weight w."""
+        """Mean size, float32, of one pulse that meets the weight w."""
+        ...
+
+    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
+        """Size, float32, of one pulse that meets the weight w, with step noise of the standard normal z."""
         ...
 
 
@@ -106,3 +120,11 @@ def require(name: str, value: float, holds: bool, instead: str) -> None:
     """Raise ValueError, one line with the field, its value and what to write, unless ``holds``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not holds:
         raise ValueError(f"{name} = {value}: write {instead}")
+
+
+def require_flags(device: Any, *names: str) -> None:
+    """Raise ValueError, one line, for a field that is not true or false."""
+    for name in names:
+        value = getattr(device, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} = {value}: write true or false")

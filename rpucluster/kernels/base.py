@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from rpucluster.devices import PulsedDevice
+from rpucluster.devices import LAW_CONSTANTS, PulsedDevice
 from rpucluster.errors import NumericalError
 
 OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
@@ -27,8 +27,6 @@ SPREAD: Final = 16
 """First of 32 floats: the standard deviation of n pulses, std * sqrt(n)."""
 CONSTANTS: Final = 48
 """First of the constants of the device's law."""
-LAW_CONSTANTS: Final = 32
-"""How many constants a law may have; zeros where it has fewer."""
 
 MAX_BIT_LENGTH: Final = 31
 """A pulse train is a 32-bit word: bit n is slot n, bit 31 the sign."""
