@@ -39,6 +39,7 @@ from tests.grids import REFERENCE_FILE, SHAPES, assert_same_bits, grids_of, idea
     step=st.sampled_from([0.001, 0.02, 0.3]),
     noise=st.sampled_from([0.0, 0.3, 1.0]),
     d_scale=st.sampled_from([1e-3, 0.1, 2.0]),
+    raise_only=st.booleans(),
 )
 def test_pulsed_updates_agree_bit_for_bit(
     all_kernels: list[Kernels],
@@ -54,6 +55,7 @@ def test_pulsed_updates_agree_bit_for_bit(
     step: float,
     noise: float,
     d_scale: float,
+    raise_only: bool,
 ) -> None:
     rows, cols, tile_rows, tile_cols = shape
     update = UpdateSettings(
@@ -73,6 +75,8 @@ def test_pulsed_updates_agree_bit_for_bit(
     counts: list[PulseCount] = []
     for grid in grids:
         grid.initialise(0.6)
+        assert grid._update_rule is not None
+        grid._update_rule = grid._update_rule._replace(raise_only=raise_only)
         counts.append(grid.update(x, d, learning_rate, first_sample=first_sample))
     assert_same_bits([grid.weights() for grid in grids])
     for count in counts[1:]:
@@ -348,6 +352,22 @@ def test_bounds_hold_and_are_reached(noise_per: Any) -> None:
             # near the top; the last pulse's noise may have taken a step back from the bound
             assert (upper - grid.weights()).max() < 0.1
     assert (grid.weights() - lower).max() < 0.1
+
+
+@pytest.mark.parametrize("noise_per", ["sample", "batch"])
+def test_a_device_that_is_only_raised_takes_the_raising_half_of_the_pulses(noise_per: Any) -> None:
+    """Ideal steps far from bounds: what one device rises and another would fall add up to the whole update."""
+    x, d = signals(1, 6, 40), signals(2, 6, 30)
+    moved = {}
+    for name, sign in (("whole", 1), ("raised", 1), ("lowered", -1)):
+        grid = make_grid(30, 40, tile=(13, 17), device=ideal(), update=UpdateSettings(noise_per=noise_per))
+        assert grid._update_rule is not None
+        grid._update_rule = grid._update_rule._replace(raise_only=name != "whole")
+        count = grid.update(x, sign * d, 0.05, first_sample=3)
+        moved[name] = (grid.weights(), count.coincidences)
+    assert moved["raised"][0].min() == moved["lowered"][0].min() == 0
+    np.testing.assert_allclose(moved["raised"][0] - moved["lowered"][0], moved["whole"][0], rtol=0, atol=1e-6)
+    assert moved["raised"][1] + moved["lowered"][1] == moved["whole"][1] > 0
 
 
 def test_replicas_fire_the_same_trains_on_different_silicon() -> None:

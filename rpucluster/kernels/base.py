@@ -19,7 +19,7 @@ OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
 X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY, DEVICE_KEY = range(5)
 """Index into the keys of an update, uint32 (tiles, 5, 2)."""
 
-BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, UPDATE_INTS = range(7)
+BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, RAISE_ONLY, UPDATE_INTS = range(8)
 """Index into the integers of a packed update rule, and how many there are."""
 DW_MIN, STD, AHEAD, BEHIND = range(4)
 """Index into the floats of a packed update rule; two arrays follow: `SPREAD` and `CONSTANTS`."""
@@ -64,6 +64,8 @@ class UpdateRule(NamedTuple):
     dynamic_bit_length: bool
     """Use only as many slots as the largest wanted change needs."""
     device: PulsedDevice
+    raise_only: bool = False
+    """Pulses that would lower a weight do nothing: one device of a pair of which each is only raised."""
 
     @property
     def reach_ahead(self) -> float:
@@ -83,7 +85,7 @@ def pack_update(rule: UpdateRule) -> tuple[Any, Any]:
     ints, floats = np.zeros(UPDATE_INTS, np.int64), np.zeros(CONSTANTS + LAW_CONSTANTS, np.float32)
     ints[BIT_LENGTH], ints[PER_BATCH] = rule.bit_length, rule.noise_per_batch
     ints[MANAGEMENT], ints[DYNAMIC] = rule.update_management, rule.dynamic_bit_length
-    ints[LAW], ints[LANES] = device.law, device.lanes
+    ints[LAW], ints[LANES], ints[RAISE_ONLY] = device.law, device.lanes, rule.raise_only
     floats[DW_MIN], floats[STD] = device.dw_min, device.dw_min_std
     floats[AHEAD], floats[BEHIND] = rule.reach_ahead, rule.reach_behind
     floats[SPREAD:CONSTANTS] = np.float32(device.dw_min_std) * np.sqrt(np.arange(32, dtype=np.float32))

@@ -26,6 +26,7 @@ from rpucluster.kernels.base import (
     NOISE_KEY,
     OFFSET,
     PER_BATCH,
+    RAISE_ONLY,
     ROW0,
     ROWS,
     SPREAD,
@@ -44,7 +45,7 @@ _LAST_ROUND = np.int64(BATCH_ROUND)
 _CHUNK = 1024  # hits whose noise is made together: enough for SIMD, few enough for the first-level cache
 
 
-class _Shard(NamedTuple):
+class Shard(NamedTuple):
     """What an update changes and what it needs of each cell and tile."""
 
     w: Any
@@ -52,6 +53,7 @@ class _Shard(NamedTuple):
     floats: Any  # of the packed rule
     table: Any
     keys: Any
+    raise_only: bool
 
 
 class _Trains(NamedTuple):
@@ -62,7 +64,7 @@ class _Trains(NamedTuple):
     d_words: Any  # uint32 (B, rows)
 
 
-class _Noise(NamedTuple):
+class Noise(NamedTuple):
     """Step noise of a device: `UpdateRule`'s numbers as float32."""
 
     std: Any
@@ -71,7 +73,7 @@ class _Noise(NamedTuple):
     behind: Any
 
 
-class _Hits(NamedTuple):
+class Hits(NamedTuple):
     """Cells with coincidences, in the order in which they are applied; a group is one tile, row and sample."""
 
     cells: Any  # uint64: place in the weights
@@ -82,7 +84,19 @@ class _Hits(NamedTuple):
 
 
 @compiled
-def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> None:
+def new_hits(room: int) -> Any:
+    """An empty list for so many hits."""
+    return Hits(
+        np.empty(room, np.uint64),
+        np.empty(room, np.uint32),
+        np.zeros((4, room + 1), np.int64),
+        np.zeros((6, room + 8), np.uint64),  # a group of h hits has at most h blocks
+        np.zeros(4 * (room + 8), np.float32),
+    )
+
+
+@compiled
+def apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> None:
     """Change the weights of listed hits, in order."""
     w, z, spread = shard.w, hits.z, noise.spread
     if noise.std > _ZERO:
@@ -115,6 +129,19 @@ def _apply_hits(shard: Any, hits: Any, groups: int, blocks: int, noise: Any) -> 
 
 
 @compiled
+def _only_raised(hits: Any, start: Any, listed: Any) -> Any:
+    """Drop the hits from ``start`` on that lower a weight; returns the new length of the list and its coincidences."""
+    kept = start
+    total = _0
+    for h in range(start, listed):
+        if hits.counts[h] <= SLOTS:
+            hits.cells[kept], hits.counts[kept] = hits.cells[h], hits.counts[h]
+            total += np.int64(hits.counts[h])
+            kept += 1
+    return kept, total
+
+
+@compiled
 def _list_hits(
     hits: Any, listed: Any, groups: Any, blocks: Any, shard: Any, t: int, trains: Any, first_sample: int, noise: Any
 ) -> Any:
@@ -142,6 +169,8 @@ def _list_hits(
                 hits.counts,
                 start,
             )
+            if shard.raise_only:
+                listed, n = _only_raised(hits, start, listed)
             if listed == start:
                 continue
             coincidences += n
@@ -156,7 +185,7 @@ def _list_hits(
             groups += 1
             hits.groups[0, groups] = listed
             if listed >= _CHUNK:
-                _apply_hits(shard, hits, groups, blocks, noise)
+                apply_hits(shard, hits, groups, blocks, noise)
                 listed = groups = blocks = _0
     return listed, groups, blocks, coincidences
 
@@ -187,6 +216,8 @@ def _update_batch(
                 planes = trains.planes[b * width : (b + 1) * width]
                 xs = x_words[b * cols : (b + 1) * cols]
                 listed, n = row_hits(planes, xs, d_word, (i - top) * cols, hits.cells, hits.counts, _0)
+                if shard.raise_only:
+                    listed, n = _only_raised(hits, _0, listed)
                 found += n
                 for h in range(listed):
                     counts[int(hits.counts[h] > SLOTS), hits.cells[h]] += np.int32(hits.counts[h] & SLOTS)
@@ -214,6 +245,8 @@ def _update_batch(
                     x_word, d_word = x_words[b * cols + j], d_words[b * rows + i]
                     n = np.int64(popcount(np.uint32(d_word & x_word & SLOTS)))
                     lowers = (d_word ^ x_word) <= SLOTS
+                    if lowers and shard.raise_only:
+                        continue
                     step = cells[1, c] if lowers else cells[0, c]
                     sample = first_sample + b
                     here = replay(here, n, lowers, step, cells[2, c], cells[3, c], noise.std, keys, sample, in_tile + c)
@@ -295,17 +328,11 @@ def pulsed_update(
     for b in range(samples):
         if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
             return 0, 0, 0.0, False
-    noise = _Noise(floats[STD], floats[SPREAD:CONSTANTS], floats[AHEAD], floats[BEHIND])
-    shard = _Shard(weights, lanes, floats, table, keys)
+    noise = Noise(floats[STD], floats[SPREAD:CONSTANTS], floats[AHEAD], floats[BEHIND])
+    shard = Shard(weights, lanes, floats, table, keys, ints[RAISE_ONLY] != 0)
     most_rows, most_cols = table[:, ROWS].max(), table[:, COLS].max()
     room = _CHUNK + most_cols  # a list ends when it is full, so after at most one more row
-    hits = _Hits(
-        np.empty(room, np.uint64),
-        np.empty(room, np.uint32),
-        np.zeros((4, room + 1), np.int64),
-        np.zeros((6, room + 8), np.uint64),  # a group of h hits has at most h blocks
-        np.zeros(4 * (room + 8), np.float32),
-    )
+    hits = new_hits(room)
     counts = np.zeros((3, room if per_batch else 1), np.int32)
     cells = np.empty((4, room if per_batch else 1), np.float32)
     scratch = np.zeros((3, max(most_rows, most_cols) + 9), np.uint64)
@@ -344,7 +371,7 @@ def pulsed_update(
         else:
             listed, groups, blocks, n = _list_hits(hits, listed, groups, blocks, shard, t, trains, first_sample, noise)
             coincidences += n
-    _apply_hits(shard, hits, groups, blocks, noise)
+    apply_hits(shard, hits, groups, blocks, noise)
     return slots, coincidences, expected, True
 
 

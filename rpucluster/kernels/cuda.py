@@ -107,7 +107,8 @@ class CudaKernels:
             name, threads, block = "update_per_sample", 32 * tiling.tile_rows, (32, 4)  # a warp for each row
         self._launch(name, (tiling.tiles, _parts(threads, _THREADS)), block, (
             weights, lanes, np.int32(len(lanes) > 0), table, keys, self._floats(rule), *words, samples,
-            np.int32(tiling.tile_rows), np.int32(tiling.tile_cols), np.int64(first_sample), coincidences, status,
+            np.int32(tiling.tile_rows), np.int32(tiling.tile_cols), np.int64(first_sample), np.int32(rule.raise_only),
+            coincidences, status,
         ))  # fmt: skip
         if int(status[0]):
             raise NumericalError(input_message())

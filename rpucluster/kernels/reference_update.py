@@ -83,6 +83,8 @@ def update_tile(
             expected += bits * x_sum * d_sum
     counts = np.bitwise_count(x_trains[:, None, :] & d_trains[:, :, None] & SLOTS).astype(np.int64)  # (B, rows, cols)
     lowers = (x_trains[:, None, :] ^ d_trains[:, :, None]) <= SLOTS  # equal signs lower the weight
+    if rule.raise_only:
+        counts[lowers] = 0
     if rule.noise_per_batch:
         _apply_batch(w, cells, keys, counts, lowers, first_sample, rule)
     else:
@@ -98,22 +100,37 @@ def _apply_sample(
 
     Where a clip between two of the pulses is possible, they are replayed one by one, which keeps the law exact.
     """
-    std = F32(rule.device.dw_min_std)
     for i in range(len(w)):
         hit = np.flatnonzero(counts[i])  # in column order: the k-th hit takes normal k
-        n, down = counts[i, hit].astype(F32), lowers[i, hit]
-        step = np.where(down, cells.down[i, hit], cells.up[i, hit])
-        low, high, old = cells.lower[i, hit], cells.upper[i, hit], w[i, hit]
-        z = normals(keys[NOISE_KEY], len(hit), sample, round=i) if std > 0 else F32(0)
-        amount = step * (n + (std * np.sqrt(n)) * z)
-        w[i, hit] = np.minimum(np.maximum(np.where(down, old - amount, old + amount), low), high)
-        ahead, behind = (n * step) * F32(rule.reach_ahead), (n * step) * F32(rule.reach_behind)
-        near = np.where(down, (old - ahead < low) | (old + behind > high), (old + ahead > high) | (old - behind < low))
-        again = np.flatnonzero(near & (n > 1))
-        w[i, hit[again]] = _replay(
-            old[again], n[again], down[again], step[again], low[again], high[again],
-            std, keys[REPLAY_KEY], sample, i * w.shape[1] + hit[again],
-        )  # fmt: skip
+        z = normals(keys[NOISE_KEY], len(hit), sample, round=i) if rule.device.dw_min_std > 0 else np.zeros(1, F32)
+        of_hits = Cells(*(array[i, hit] for array in cells))
+        cell = i * w.shape[1] + hit
+        w[i, hit] = pulse(w[i, hit], counts[i, hit], lowers[i, hit], of_hits, z, keys[REPLAY_KEY], sample, cell, rule)
+
+
+def pulse(
+    old: Float32,
+    counts: NDArray[Any],
+    lowers: NDArray[Any],
+    cells: Cells,
+    z: Float32,
+    replay_key: Key,
+    sample: int,
+    cell: NDArray[Any],
+    rule: UpdateRule,
+) -> Float32:
+    """The weights of some cells after ``counts`` pulses each; all arrays are (hits,), z their normals."""
+    std, n = F32(rule.device.dw_min_std), counts.astype(F32)
+    step, low, high = np.where(lowers, cells.down, cells.up), cells.lower, cells.upper
+    amount = step * (n + (std * np.sqrt(n)) * z)
+    new: Float32 = np.minimum(np.maximum(np.where(lowers, old - amount, old + amount), low), high)
+    ahead, behind = (n * step) * F32(rule.reach_ahead), (n * step) * F32(rule.reach_behind)
+    near = np.where(lowers, (old - ahead < low) | (old + behind > high), (old + ahead > high) | (old - behind < low))
+    again = np.flatnonzero(near & (n > 1))
+    new[again] = _replay(
+        old[again], n[again], lowers[again], step[again], low[again], high[again], std, replay_key, sample, cell[again]
+    )
+    return new
 
 
 def _apply_batch(

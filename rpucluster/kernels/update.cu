@@ -124,18 +124,33 @@ __device__ float replay(
     return w;
 }
 
+// n pulses as one draw of noise, or one by one where a clip between two of them is possible.
+__device__ __forceinline__ float pulse(
+    float old, int n, bool lowers, Cell of, float z, const float* f, const u32* key, u64 sample, u32 cell
+) {
+    float step = lowers ? of.down : of.up;
+    float amount = step * ((float)n + f[SPREAD + n] * z);
+    if (n > 1) {
+        float whole = (float)n * step;
+        float up = whole * f[lowers ? BEHIND : AHEAD], down = whole * f[lowers ? AHEAD : BEHIND];
+        if (old + up > of.high || old - down < of.low)
+            return replay(old, n, lowers, step, of.low, of.high, f[STD], key + REPLAY_KEY, sample, cell);
+    }
+    return fminf(fmaxf(lowers ? old - amount : old + amount, of.low), of.high);
+}
+
 // One warp per row, samples in order; a lane always has the same columns, so the weights need no exchange.
 extern "C" __global__ void update_per_sample(
     float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
     const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
-    u64* coincidences, const int* status
+    int raise_only, u64* coincidences, const int* status
 ) {
     int t = blockIdx.x, lane = threadIdx.x;
     i64 row = (i64)blockIdx.y * blockDim.y + threadIdx.y;
     Tile tile = tile_at(table, t);
     if (*status || row >= tile.rows) return;
     const u32* key = keys + KEYS * t;
-    float std = f[STD], ahead = f[AHEAD], behind = f[BEHIND];
+    float std = f[STD];
     u64 found = 0;
     for (int b = 0; b < samples; ++b) {
         i64 at = (i64)t * samples + b;
@@ -145,26 +160,15 @@ extern "C" __global__ void update_per_sample(
         for (i64 start = 0; start < tile.cols; start += 32) {
             i64 j = start + lane;
             u32 x_word = j < tile.cols ? x_words[at * tile_cols + j] : 0;
-            int n = __popc(d_word & x_word & SLOTS);
+            bool lowers = (d_word ^ x_word) <= SLOTS;
+            int n = lowers && raise_only ? 0 : __popc(d_word & x_word & SLOTS);
             u32 vote = __ballot_sync(WARP, n > 0);
             if (n > 0) {
                 u32 ordinal = hits + __popc(vote & ((1u << lane) - 1));
                 i64 cell = row * tile.cols + j, place = tile.offset + cell;
-                bool lowers = (d_word ^ x_word) <= SLOTS;
                 Cell of = cell_at(lanes, stored, place, (u32)cell, key + DEVICE_KEY, f);
-                float old = weights[place], step = lowers ? of.down : of.up;
                 float z = std > 0.0f ? normal(ordinal, first_sample + b, (u32)row, key + NOISE_KEY) : 0.0f;
-                float amount = step * ((float)n + f[SPREAD + n] * z);
-                float next = fminf(fmaxf(lowers ? old - amount : old + amount, of.low), of.high);
-                if (n > 1) {
-                    float whole = (float)n * step;
-                    float up = whole * (lowers ? behind : ahead), down = whole * (lowers ? ahead : behind);
-                    if (old + up > of.high || old - down < of.low)
-                        next = replay(
-                            old, n, lowers, step, of.low, of.high, std, key + REPLAY_KEY, first_sample + b,
-                            (u32)cell);
-                }
-                weights[place] = next;
+                weights[place] = pulse(weights[place], n, lowers, of, z, f, key, first_sample + b, (u32)cell);
                 found += n;
             }
             hits += __popc(vote);
@@ -176,7 +180,7 @@ extern "C" __global__ void update_per_sample(
 // One cell: counts over the batch, one draw of noise.
 __device__ __forceinline__ void batch_cell(
     float* w, const short* lanes, int stored, i64 place, const u32* xs, const u32* ds, int samples, int tile_rows,
-    int tile_cols, i64 first_sample, u32 cell, const u32* key, const float* f, u64* coincidences
+    int tile_cols, i64 first_sample, u32 cell, const u32* key, const float* f, int raise_only, u64* coincidences
 ) {
     int ups = 0, downs = 0;
     for (int b = 0; b < samples; ++b) {
@@ -184,6 +188,7 @@ __device__ __forceinline__ void batch_cell(
         int n = __popc(d_word & x_word & SLOTS);
         if ((d_word ^ x_word) <= SLOTS) downs += n; else ups += n;
     }
+    if (raise_only) downs = 0;
     if (ups + downs == 0) return;
     atomicAdd(coincidences, (u64)(ups + downs));
     Cell of = cell_at(lanes, stored, place, cell, key + DEVICE_KEY, f);
@@ -194,6 +199,7 @@ __device__ __forceinline__ void batch_cell(
         for (int b = 0; b < samples; ++b) {
             u32 x_word = xs[(i64)b * tile_cols], d_word = ds[(i64)b * tile_rows];
             bool lowers = (d_word ^ x_word) <= SLOTS;
+            if (lowers && raise_only) continue;
             old = replay(
                 old, __popc(d_word & x_word & SLOTS), lowers, lowers ? of.down : of.up, of.low, of.high, std,
                 key + REPLAY_KEY, first_sample + b, cell);
@@ -214,7 +220,7 @@ __device__ __forceinline__ void batch_cell(
 extern "C" __global__ void update_per_batch(
     float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
     const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
-    u64* coincidences, const int* status
+    int raise_only, u64* coincidences, const int* status
 ) {
     int t = blockIdx.x;
     Tile tile = tile_at(table, t);
@@ -224,7 +230,7 @@ extern "C" __global__ void update_per_batch(
         batch_cell(
             weights + place, lanes, stored, place, x_words + (i64)t * samples * tile_cols + cell % tile.cols,
             d_words + (i64)t * samples * tile_rows + cell / tile.cols, samples, tile_rows, tile_cols, first_sample,
-            (u32)cell, keys + KEYS * t, f, coincidences);
+            (u32)cell, keys + KEYS * t, f, raise_only, coincidences);
     }
 }
 
