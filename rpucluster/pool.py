@@ -8,7 +8,8 @@ import os
 import secrets
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -270,6 +271,21 @@ def _gpu_share(job: Job, hosts: int) -> float:
     if array_module(job.run.arrays) is np:
         return 0
     return min(1.0, len(gpu_report()) / hosts)
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[Any]:
+    """The module `ray`, connected to the cluster at `address` or to one that is started here and stopped again.
+
+    Raises `MissingPackageError` where Ray is not installed and `AcceleratorError` where there is no connection.
+    """
+    ray = _import_ray()
+    started = _start_ray(ray, address)
+    try:
+        yield ray
+    finally:
+        if started:
+            ray.shutdown()
 
 
 def _import_ray() -> Any:

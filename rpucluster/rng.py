@@ -51,6 +51,8 @@ class Purpose(IntEnum):
     """Step noise of single pulses, where a cell near its bound is replayed pulse by pulse."""
     TRANSFER = 11
     PROGRAM = 12
+    BOOTSTRAP = 64
+    """Resampling of finished results; no part of any experiment."""
 
 
 MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)

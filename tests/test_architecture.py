@@ -51,8 +51,9 @@ FLOORS = {
     "report": 13,
     "progress": 13,
     "doctor": 13,
-    "cli": 14,
-    "__main__": 15,
+    "experiments": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 """Where each file or folder of the package lives; docs/design.md shows the same table."""
 

@@ -4,19 +4,15 @@ Everything on the page comes from the run's files, and a file may hold any text:
 escaped, and what is put into its script is JSON in which no tag can begin.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from rpucluster.files import write_atomically
 from rpucluster.report import charts
 from rpucluster.report.facts import count, groups, percent, quantity, setting, title
+from rpucluster.report.page import cards, header, note, page, section, table
 from rpucluster.report.tilemap import tile_map
 from rpucluster.report.timeline import timeline
 from rpucluster.runlog import RunDirectory
@@ -50,34 +46,34 @@ def render(run: RunDirectory) -> str:
     }
     job_toml, cluster_toml = run.read_specs()
     body = (
-        _header(summary),
+        header(title(summary), setting(summary)),
         _cards(summary),
         _warnings(plan["warnings"]),
-        _section(
+        section(
             "Learning",
             "Loss and accuracy by epoch. Training figures are those of the samples as they were trained on.",
             f'<div class="two">{_chart("loss")}{_chart("accuracy")}</div>',
         ),
-        _section(
+        section(
             "One modelled training step",
             "What each accelerator does, and when, on the modelled machine; the black line is the critical path. "
             "Drag to zoom, double-click to come back, click a legend entry to hide its kind.",
-            _chart("timeline") + _note(_critical_path(step)) + _note(steps_note),
+            _chart("timeline") + note(_critical_path(step)) + note(steps_note),
         ),
-        _section(
+        section(
             "Where the step goes",
             "Communication is exposed while an accelerator takes part in it and computes nothing.",
-            f'<div class="two"><div><h3>By accelerator</h3>{_chart("shares")}{_note(shares_note)}</div>'
+            f'<div class="two"><div><h3>By accelerator</h3>{_chart("shares")}{note(shares_note)}</div>'
             f"<div><h3>Energy by component</h3>{_chart('energy')}</div></div>",
         ),
-        _section("Links", "What each link carries in one modelled step.", _links(run.read_links())),
-        _section(
+        section("Links", "What each link carries in one modelled step.", _links(run.read_links())),
+        section(
             "Tile map",
             "Each layer's array is cut into tiles; the colour and number say which accelerator holds them.",
             tile_map(plan),
         ),
-        _section("All figures", "", _groups(summary)),
-        _section(
+        section("All figures", "", _groups(summary)),
+        section(
             "The experiment",
             "Both files as resolved, every default written out.",
             f"<details><summary>job.toml</summary><pre>{escape(job_toml)}</pre></details>"
@@ -86,25 +82,12 @@ def render(run: RunDirectory) -> str:
         f"<footer>Modelled figures are of the simulated machine, wall figures of the computer that simulated it. "
         f"Weights SHA-256 <code>{escape(str(summary['weights_sha256'])[:16])}…</code></footer>",
     )
-    package = resources.files("rpucluster.report")
-    css, script = ((package / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title(summary))} · rpucluster</title>\n<style>\n{css}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(body)}\n</main>\n"
-        f'<script type="application/json" id="figures">{_script_json(figures)}</script>\n'
-        f"<script>{get_plotlyjs()}</script>\n<script>\n{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _header(summary: Mapping[str, Any]) -> str:
-    return f'<header><h1>{escape(title(summary))}</h1><p class="setting">{escape(setting(summary))}</p></header>'
+    return page(title(summary), body, figures)
 
 
 def _cards(summary: Mapping[str, Any]) -> str:
     s = summary
-    cards = (
+    entries = (
         ("test accuracy", percent(s["test_accuracy"], 2), f"after {count(s['epochs'])} epochs"),
         ("modelled step", quantity(s["modelled_step_s"], "time"), f"{count(s['steps'])} steps"),
         ("modelled training", quantity(s["modelled_s"], "time"), f"{percent(s['compute_fraction'], 0)} compute"),
@@ -120,11 +103,7 @@ def _cards(summary: Mapping[str, Any]) -> str:
         ),
         ("wall", quantity(s["wall_s"], "time"), f"{count(s['samples_per_s'])} samples per wall second"),
     )
-    inner = "".join(
-        f'<div class="card"><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>'
-        for name, value, note in cards
-    )
-    return f'<div class="cards">{inner}</div>'
+    return cards(entries)
 
 
 def _warnings(warnings: Sequence[str]) -> str:
@@ -159,51 +138,20 @@ def _links(links: Sequence[Mapping[str, Any]]) -> str:
         )
         for link in busiest[:MOST_LINKS]
     )
-    note = f"showing the {MOST_LINKS} busiest of {len(links):,}" if len(links) > MOST_LINKS else ""
-    table = _table(("link", "axis", ">bytes per step", ">busy", "in use"), rows)
-    return f'<div class="scroll">{table}</div>{_note(note)}'
+    more = f"showing the {MOST_LINKS} busiest of {len(links):,}" if len(links) > MOST_LINKS else ""
+    shown = table(("link", "axis", ">bytes per step", ">busy", "in use"), rows)
+    return f'<div class="scroll">{shown}</div>{note(more)}'
 
 
 def _groups(summary: Mapping[str, Any]) -> str:
     tables = (
         f"<div><h3>{escape(group.title)}</h3>"
-        + _table((), ((escape(name), escape(value)) for name, value in group.rows), last_is_number=True)
+        + table((), ((escape(name), escape(value)) for name, value in group.rows), last_is_number=True)
         + "</div>"
         for group in groups(summary)
     )
     return f'<div class="four">{"".join(tables)}</div>'
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], last_is_number: bool = False) -> str:
-    """A table of HTML cells; a leading ``>`` in a head sets its column flush right."""
-    right = {i for i, head in enumerate(heads) if head.startswith(">")}
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        flush = right | ({len(values) - 1} if last_is_number else set())
-        return "".join(
-            f'<{tag} class="number">{value}</{tag}>' if i in flush else f"<{tag}>{value}</{tag}>"
-            for i, value in enumerate(values)
-        )
-
-    head = f"<thead><tr>{cells('th', [escape(h.removeprefix('>')) for h in heads])}</tr></thead>" if heads else ""
-    lines = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table>{head}<tbody>{lines}</tbody></table>"
-
-
-def _section(heading: str, lead: str, content: str) -> str:
-    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section><h2>{escape(heading)}</h2>{lead}{content}</section>"
-
-
 def _chart(name: str) -> str:
     return f'<div class="chart" id="{name}"></div>'
-
-
-def _note(sentence: str) -> str:
-    return f'<p class="note">{escape(sentence[:1].upper() + sentence[1:])}.</p>' if sentence else ""
-
-
-def _script_json(figures: Mapping[str, go.Figure]) -> str:
-    text = "{" + ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items()) + "}"
-    # a script element ends at the first closing tag, whatever JSON string it stands in
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

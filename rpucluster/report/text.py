@@ -21,14 +21,14 @@ def print_summary(summary: Mapping[str, Any], step: Mapping[str, Any], console: 
     console.print(Text(setting(summary), style="dim"))
     # two groups side by side fit 80 columns
     four = groups(summary)
-    table = _table(four[0].title, ">", four[1].title, ">")
+    table = new_table(four[0].title, ">", four[1].title, ">")
     _fill(table, four[0].rows, four[1].rows)
     console.print(table)
-    table = _table(four[2].title, ">", four[3].title, ">")
+    table = new_table(four[2].title, ">", four[3].title, ">")
     _fill(table, four[2].rows, four[3].rows)
     console.print(table)
-    table = _table(">accelerator", ">compute", ">exposed communication", ">idle", heading="Where the step goes")
-    _add_rows(
+    table = new_table(">accelerator", ">compute", ">exposed communication", ">idle", heading="Where the step goes")
+    add_rows(
         table,
         (
             (
@@ -71,7 +71,7 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
 
 def print_examination(found: Mapping[str, Any], console: Console) -> None:
     """Print what `doctor.examine` found, and for each missing package how to get it."""
-    table = _table("", "")
+    table = new_table("", "")
     table.show_header = False
     available = found["memory_available_B"]
     memory = quantity(found["memory_B"], "size")
@@ -86,7 +86,7 @@ def print_examination(found: Mapping[str, Any], console: Console) -> None:
         ("kernel cache", found["kernel_cache"] + ("" if found["kernel_cache_writable"] else " (not writable)")),
         *((f"will use, {what}", name) for what, name in found["uses"].items()),
     ]
-    _add_rows(table, rows)
+    add_rows(table, rows)
     console.print(table)
     for package in found["missing"]:
         need = "required for" if package["required"] else "optional, for"
@@ -95,8 +95,8 @@ def print_examination(found: Mapping[str, Any], console: Console) -> None:
 
 
 def _layers(plan: Mapping[str, Any]) -> Table:
-    table = _table("layer", ">array", ">weights", "split", ">stage", ">tile grid", ">tiles", ">ranks")
-    _add_rows(
+    table = new_table("layer", ">array", ">weights", "split", ">stage", ">tile grid", ">tiles", ">ranks")
+    add_rows(
         table,
         (
             (
@@ -120,8 +120,8 @@ def _accelerators(plan: Mapping[str, Any]) -> Table:
     for shard in plan["shards"]:
         (top, bottom), (left, right) = shard["rows"], shard["cols"]
         holds.setdefault(shard["accelerator"], []).append(f"{shard['name']}[{top}:{bottom},{left}:{right}]")
-    table = _table(">accelerator", "rep./stage/rank", "holds [rows, columns]", ">tiles", ">full", ">weights")
-    _add_rows(
+    table = new_table(">accelerator", "rep./stage/rank", "holds [rows, columns]", ">tiles", ">full", ">weights")
+    add_rows(
         table,
         (
             (
@@ -139,8 +139,8 @@ def _accelerators(plan: Mapping[str, Any]) -> Table:
 
 
 def _links(plan: Mapping[str, Any]) -> Table:
-    table = _table("link", "axis", ">bytes per step", ">in use")
-    _add_rows(
+    table = new_table("link", "axis", ">bytes per step", ">in use")
+    add_rows(
         table,
         (
             (link["link"], link["axis"], quantity(link["bytes_per_step"], "size"), percent(link["utilisation"]))
@@ -150,7 +150,7 @@ def _links(plan: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(*columns: str, heading: str | None = None) -> Table:
+def new_table(*columns: str, heading: str | None = None) -> Table:
     """A table whose columns are named; a leading ``>`` sets a column flush right."""
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
     for name in columns:
@@ -158,7 +158,8 @@ def _table(*columns: str, heading: str | None = None) -> Table:
     return table
 
 
-def _add_rows(table: Table, rows: Iterable[Sequence[str]]) -> None:
+def add_rows(table: Table, rows: Iterable[Sequence[str]]) -> None:
+    """Fill a table with plain text, up to `MOST_ROWS` rows; the caption says how many more there are."""
     left_out = 0
     for i, row in enumerate(rows):
         if i < MOST_ROWS:
