@@ -197,11 +197,13 @@ def reproduce(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Run the paper's experiments, or continue them, and put the results beside its values."""
-    from rpucluster import experiments
+    from rpucluster.experiments.bar import Bar
+    from rpucluster.experiments.reproduce import reproduce as perform
+    from rpucluster.experiments.request import ALL, Request
     from rpucluster.experiments.text import print_figure, summary
 
-    request = experiments.Request(
-        figures=tuple(experiments.ALL) if what is Reproducible.ALL else (what.value,),
+    request = Request(
+        figures=ALL if what is Reproducible.ALL else (what.value,),
         out=out or Path("reproduce-quick" if quick else "reproduce"),
         data=data,
         quick=quick,
@@ -217,9 +219,9 @@ def reproduce(
     )
     with (
         contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
-        experiments.Bar(_console(sys.stderr), quiet=quiet) as bar,
+        Bar(_console(sys.stderr), quiet=quiet) as bar,
     ):
-        done = experiments.reproduce(request, bar)
+        done = perform(request, bar)
     if as_json:
         _print_json(summary(done))
     else:

@@ -21,16 +21,12 @@ from rpucluster.data import check_against, epoch_order, load_data, read_idx
 from rpucluster.errors import ConfigError, DataError, MissingPackageError
 from rpucluster.job import DataSpec
 from rpucluster.model import mlp
+from tests.idx_files import idx
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def idx(array: Bytes) -> bytes:
-    """The bytes of an IDX file: two zeros, 8 for bytes, the number of dimensions, their sizes, the values."""
-    return struct.pack(f">2xBB{array.ndim}I", 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def refusal(call: Callable[..., object], *arguments: Any, kind: type[Exception] = DataError) -> str:

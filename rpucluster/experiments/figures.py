@@ -142,7 +142,9 @@ def _control_lines(axis: Axes, result: PanelResult, label: bool = True) -> None:
 
 def _error_axis(axis: Axes, points: Sequence[PointResult]) -> None:
     """Logarithmic, since runs that fail stand beside differences of tenths of a percent."""
-    errors = [100 * error for point in points for error in (*point.errors, *point.curve) if error]
+    references = [point.point.reference.value for point in points]
+    shown = [error for point in points for error in (*point.errors, *point.curve)] + references
+    errors = [100 * error for error in shown if error]
     low, high = min(errors, default=1.0), max(errors, default=100.0)
     axis.set_yscale("log")
     axis.set_ylim(0.85 * low, min(110.0, 1.15 * high))

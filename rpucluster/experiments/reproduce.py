@@ -72,12 +72,12 @@ def reproduce(request: Request, bar: Bar) -> Reproduction:
         bar.say(work.budget.text)
         bar.expect(len(missing), sum(trial.job.train.epochs for trial in missing), known)
         for event in work.run(missing):
-            bar(event)
             if isinstance(event, Finished):
-                records.add(event.record)
+                records.add(event.record)  # before it is told
                 made += 1
             elif isinstance(event, Failed):
                 failures.append(f"{event.trial.label}, seed {event.trial.seed}: {event.reason}")
+            bar(event)
         left = len(work.missing(work.budget))
     figures = {name: _system(request) if name == SYSTEM else _report(work, name) for name in request.figures}
     return Reproduction(

@@ -41,3 +41,7 @@ class Request:
                 raise ConfigError(f"{option} {value}: write at least 1")
         if self.hours is not None and not 0 <= self.hours < float("inf"):
             raise ConfigError(f"--budget-hours {self.hours}: write a number of hours, or 0 to only report")
+        for item in self.sets:
+            for key, option in (("train.seed", "--seeds"), ("train.epochs", "--epochs"), ("data.path", "--data")):
+                if item.partition("=")[0].strip() == key:
+                    raise ConfigError(f"--set {item}: the runs set it themselves; write {option} instead")
