@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-from rpucluster.devices import ConstantStep
 from rpucluster.errors import ConfigError
 from rpucluster.experiments.confidence import Confidence, Reference
 from rpucluster.experiments.points import CONTROL, FAR, FIRST, NEAR, NEXT, SECOND, Panel, Point
@@ -20,6 +19,7 @@ from rpucluster.experiments.settings import (
     weight_bound,
 )
 from rpucluster.experiments.stress_tests import STRESS_TESTS
+from rpucluster.kernels import UpdateRule
 
 B, S, WEAK = Confidence.RECALLED, Confidence.RESTATED, Confidence.WEAK
 _BARE = ("device.preset=rpu-baseline", *NO_MANAGEMENT, *NO_CONVERTERS, *output_bound(12.0), *noise(0.06))
@@ -193,5 +193,5 @@ def panels_of(figures: Sequence[str], only: Sequence[str] = ()) -> tuple[Panel, 
 
 def lacks(panel: Panel) -> str | None:
     """What this version lacks to run a panel, or None."""
-    known = {field.name for field in dataclasses.fields(ConstantStep)}
+    known = {field.name for field in dataclasses.fields(UpdateRule)}  # what updates take into account
     return None if panel.needs is None or panel.needs in known else panel.needs

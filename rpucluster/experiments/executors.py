@@ -6,7 +6,9 @@ its own trial with it and no other.
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -60,7 +62,8 @@ def in_processes(trials: Iterator[Trial], jobs: int) -> Generator[Event, None, N
             while len(running) < jobs and (trial := next(trials, None)) is not None:
                 here, there = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(trial, there), daemon=True)
-                process.start()
+                with _undisturbed():
+                    process.start()
                 there.close()  # so that the end of the process ends the pipe
                 running[here] = (trial, process)
                 yield Started(trial=trial)
@@ -106,9 +109,29 @@ def with_ray(trials: Iterator[Trial], jobs: int, address: str | None) -> Generat
                 ray.cancel(ref, force=True)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Puts an interrupt off to the end, and lets processes that are started inside never hear of any.
+
+    An interrupt is the parent's to handle; a process whose start it cuts short would end in a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def _child(trial: Trial, pipe: Connection) -> None:
     """The whole life of a process: one trial."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     try:
         pipe.send(perform(trial, pipe.send))
     except RpuclusterError as error:
