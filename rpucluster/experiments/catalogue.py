@@ -193,5 +193,5 @@ def panels_of(figures: Sequence[str], only: Sequence[str] = ()) -> tuple[Panel, 
 
 def lacks(panel: Panel) -> str | None:
     """What this version lacks to run a panel, or None."""
-    known = {field.name for field in dataclasses.fields(UpdateRule)}  # what updates take into account
+    known = UpdateRule._fields  # what updates take into account
     return None if panel.needs is None or panel.needs in known else panel.needs
