@@ -12,7 +12,11 @@ from rpucluster.devices import (
     Cells,
     ConstantStep,
     Device,
+    ExponentialStep,
     FloatingPoint,
+    LinearStep,
+    PiecewiseStep,
+    PowerStep,
     PulsedDevice,
     device_from,
     draw_lanes,
@@ -108,6 +112,22 @@ def test_presets_are_the_published_models() -> None:
         assert isinstance(device, PulsedDevice) == device.pulsed
         assert device.persistent == (("weights", "hidden") if getattr(device, "write_noise", 0) else ("weights",))
         assert device.step_depends_on_weight == (device.pulsed and not isinstance(device, ConstantStep))
+
+
+def test_the_pulse_generator_counts_in_steps_near_weight_0() -> None:
+    """Numbers that aihwkit 1.2.0 prints as the granularity of its devices."""
+    for device, expected in (
+        (ConstantStep(dw_min=0.001, up_down=0.3), 0.001),
+        (LinearStep(dw_min=0.001, gamma_up=0.5), 0.001),
+        (ExponentialStep(dw_min=0.001), 0.000983424),
+        (ExponentialStep(dw_min=0.001, a_up=0.0, up_down=0.3), 0.000688397),
+        (PowerStep(dw_min=0.001, pow_gamma=2.3), 0.000203063),
+        (PiecewiseStep(dw_min=0.001, piecewise_up=(1, 2, 3, 5, 9), piecewise_down=(1,) * 5), 0.003),
+        (PiecewiseStep(dw_min=0.001, piecewise_up=(1, 0.7, 0.9, 0.2), piecewise_down=(1,) * 4), 0.0009),
+        (DEVICE_PRESETS["pcm"], 0.03235),
+    ):
+        assert isinstance(device, PulsedDevice)
+        assert device.granularity == pytest.approx(expected, rel=2e-6)
 
 
 def test_exact_weights_have_no_tolerances() -> None:

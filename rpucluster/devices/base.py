@@ -63,7 +63,7 @@ class Device(Protocol):
 
     @property
     def dw_min(self) -> float:
-        """Mean weight change of one coincidence, the unit of the pulse generator's gains; 0 if not pulsed."""
+        """Mean weight change of one coincidence where the factor of the law is 1; 0 if not pulsed."""
         ...
 
     @property
@@ -81,6 +81,11 @@ class PulsedDevice(Device, Protocol):
     @property
     def lanes(self) -> int:
         """Numbers of 16 bits that a cell's tolerances are made of, a multiple of `LANE_BLOCK`."""
+        ...
+
+    @property
+    def granularity(self) -> float:
+        """Mean weight change of one coincidence near weight 0: the unit of the pulse generator's gains."""
         ...
 
     def constants(self) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Steps that change exponentially with the weight, as those of ReRAM, PCM and CMOS-like devices."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from rpucluster.devices.base import Cells, Int16, Law, require
 from rpucluster.devices.pulsed import F32, Pulsed
-from rpucluster.elementary import exp
+from rpucluster.elementary import EXP_MAX, exp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,12 @@ class ExponentialStep(Pulsed):
             require(name, getattr(self, name), True, "a number")
         for name in ("dw_min_std_add", "dw_min_std_slope"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "a number of at least 0, such as 0.05")
+
+    @property
+    def granularity(self) -> float:
+        """The mean down step at weight 0, and dw_min where that is 0."""
+        factor = max(1 - self.a_down * math.exp(min(-self.gamma_down * self.b, EXP_MAX)), 0.0)
+        return self.dw_min * (1 + min(-self.up_down, 0.0)) * factor or self.dw_min
 
     def constants(self) -> tuple[float, ...]:
         """The common ones, and those of the class."""

@@ -44,6 +44,11 @@ class PiecewiseStep(Pulsed):
             count, other = len(self.piecewise_up), len(self.piecewise_down)
             raise ValueError(f"piecewise_up has {count} factors and piecewise_down {other}: write as many in both")
 
+    @property
+    def granularity(self) -> float:
+        """The up step at the middle node, the upper one of two, and dw_min where that is 0."""
+        return self.dw_min * self.piecewise_up[len(self.piecewise_up) // 2] or self.dw_min
+
     def constants(self) -> tuple[float, ...]:
         """The common ones, and those of the class."""
         return (*self.common_constants(), float(len(self.piecewise_up)), *self.piecewise_up, *self.piecewise_down)

@@ -1,5 +1,6 @@
 """Steps that fall as a power of the distance to the bound."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +41,11 @@ class PowerStep(Pulsed):
         require("pow_gamma", self.pow_gamma, 0 <= self.pow_gamma <= 16, "a number from 0 to 16, such as 1.0")
         require("pow_up_down", self.pow_up_down, -1 < self.pow_up_down < 1, "a number between -1 and 1, such as 0.0")
         self.require_spread("pow_gamma_dtod", "pow_up_down_dtod")
+
+    @property
+    def granularity(self) -> float:
+        """The step halfway between the bounds: dw_min 2^-pow_gamma."""
+        return self.dw_min * math.pow(0.5, self.pow_gamma)
 
     @property
     def law_lanes(self) -> int:

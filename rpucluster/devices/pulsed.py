@@ -40,7 +40,7 @@ class Pulsed:
     pulsed: ClassVar[bool] = True
 
     dw_min: float = 0.001
-    """Mean weight change of one coincidence; above 0.  Source: read as aihwkit's default."""
+    """Mean weight change of one coincidence where the factor of the law is 1; above 0.  Read as aihwkit's default."""
     dw_min_dtod: float = 0.3
     """Device-to-device standard deviation of the step; at least 0.  Read as aihwkit's default."""
     log_normal: bool = False
@@ -74,8 +74,9 @@ class Pulsed:
     """The nonlinearity factor k of Gokmen and Vlasov (2016): change by a pulse on one line alone as a share of that by
     a coincidence, 0 to 1; 0.5 is a linear device, and k of at most 0.1 their specification."""
     write_noise: float = 0.0
-    """Standard deviation, in units of dw_min, between the weight that pulses move and the weight that is read, drawn
-    anew whenever a pulse has moved the cell; at least 0.  aihwkit: write_noise_std."""
+    """Standard deviation, in units of dw_min, between the hidden weight that pulses move and the weight that is read;
+    drawn anew for a cell whenever a pulse, decay, diffusion or setting writes it; at least 0.  aihwkit:
+    write_noise_std, whose rules were measured there."""
     lifetime: float = 0.0
     """Update operations in which the distance from the rest weight falls by a factor e (1 - 1 / lifetime each);
     0 for no decay, else at least 1.  aihwkit: lifetime."""
@@ -117,6 +118,14 @@ class Pulsed:
     def persistent(self) -> tuple[str, ...]:
         """The weights, and with write noise the hidden ones that pulses move."""
         return ("weights", "hidden") if self.write_noise > 0 else ("weights",)
+
+    @property
+    def granularity(self) -> float:
+        """Mean weight change of one coincidence near weight 0, in which the pulse generator counts: dw_min here.
+
+        For every law it is what aihwkit takes, as measured there, so that equal settings fire equal pulses.
+        """
+        return self.dw_min
 
     @property
     def law_lanes(self) -> int:
@@ -191,7 +200,8 @@ class Pulsed:
         return np.minimum(np.maximum(np.where(lowers, w - amount, w + amount), cells.lower), cells.upper)
 
     def written(self, hidden: Any, z: Any) -> Any:
-        """The weight that is read after pulses moved the hidden one: hidden + (write_noise dw_min) z."""
+        """The weight that is read once the hidden one is written: hidden + (write_noise dw_min) z, beyond the bounds
+        if it falls there."""
         return hidden + F32(self.write_noise * self.dw_min) * z
 
     def relaxation(self, lanes: Int16) -> Relaxation:
@@ -210,7 +220,8 @@ class Pulsed:
         )
 
     def relaxed(self, w: Any, z: Any, of: Relaxation, cells: Cells) -> Any:
-        """Weights after one update operation's time, of the normals z: first decay, then diffusion, then the clip."""
+        """Weights (the hidden ones, with write noise) after one update operation's time: first decay, then diffusion
+        with the normals z, then the clip."""
         if self.lifetime > 0:
             w = (w - of.rest) * of.keep + of.rest
         if self.diffusion > 0:

@@ -86,7 +86,7 @@ def pack_update(rule: UpdateRule) -> tuple[Any, Any]:
     ints[BIT_LENGTH], ints[PER_BATCH] = rule.bit_length, rule.noise_per_batch
     ints[MANAGEMENT], ints[DYNAMIC] = rule.update_management, rule.dynamic_bit_length
     ints[LAW], ints[LANES], ints[RAISE_ONLY] = device.law, device.lanes, rule.raise_only
-    floats[DW_MIN], floats[STD] = device.dw_min, device.dw_min_std
+    floats[DW_MIN], floats[STD] = device.granularity, device.dw_min_std
     floats[AHEAD], floats[BEHIND] = rule.reach_ahead, rule.reach_behind
     floats[SPREAD:CONSTANTS] = np.float32(device.dw_min_std) * np.sqrt(np.arange(32, dtype=np.float32))
     constants = device.constants()

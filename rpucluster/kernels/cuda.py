@@ -90,7 +90,7 @@ class CudaKernels:
         coincidences = xp.zeros(1, "u8")
         self._launch("update_gains", (each,), (32,), (
             table, x, d, samples, np.int32(tiling.cols), np.int32(tiling.rows), np.float32(lr),
-            np.float32(rule.device.dw_min), np.int32(rule.bit_length), np.int32(rule.update_management),
+            np.float32(rule.device.granularity), np.int32(rule.bit_length), np.int32(rule.update_management),
             np.int32(rule.dynamic_bit_length), slots, gains[0], gains[1], status,
         ))  # fmt: skip
         words = []

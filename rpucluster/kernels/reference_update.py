@@ -27,19 +27,20 @@ SLOTS = np.uint32(0x7FFFFFFF)
 def gains(x_peak: F32, d_peak: F32, lr: float, rule: UpdateRule) -> tuple[int, F32, F32]:
     """Slots to use and the gains that turn x and d into firing probabilities.
 
-    gain = sqrt(lr / (dw_min BL)) for both, so that the mean change is lr x d (Gokmen and Vlasov 2016, restated
-    in aihwkit's generator).  Dynamic bit length uses ceil(lr x_peak d_peak / dw_min) slots if that is fewer.
+    gain = sqrt(lr / (g BL)) for both, g the device's granularity, so that the mean change is lr x d (Gokmen and
+    Vlasov 2016, restated in aihwkit's generator).  Dynamic bit length uses ceil(lr x_peak d_peak / g) slots
+    if that is fewer.
     Update management multiplies the gain of d by sqrt(x_peak / d_peak) and divides that of x by it; where even
     the longest train cannot deliver the largest change, d is clipped and x is not.
     """
     bits, zero = rule.bit_length, F32(0)
     with np.errstate(over="ignore", under="ignore", divide="ignore"):
-        wanted = ((F32(lr) * x_peak) * d_peak) / F32(rule.device.dw_min)
+        wanted = ((F32(lr) * x_peak) * d_peak) / F32(rule.device.granularity)
         if x_peak == 0 or d_peak == 0 or F32(lr) == 0:
             return (0 if rule.dynamic_bit_length else bits), zero, zero
         if rule.dynamic_bit_length and wanted < F32(bits):
             bits = max(1, int(np.ceil(wanted)))
-        gain = np.sqrt(F32(lr) / (F32(rule.device.dw_min) * F32(bits)))
+        gain = np.sqrt(F32(lr) / (F32(rule.device.granularity) * F32(bits)))
         if not rule.update_management:
             return bits, gain, gain
         if wanted > F32(rule.bit_length):
