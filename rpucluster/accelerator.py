@@ -1,9 +1,11 @@
 """One RPU accelerator: it holds the tiles of its shards and performs its part of a program.
 
 It knows nothing of processes: what it gives to others and takes from them are plain arrays that the pool
-carries.  The same object runs in this process and inside a Ray actor.
+carries.  The same object runs in this process and inside a Ray actor.  A program becomes a tape when it is loaded
+(`rpucluster.tape`); compiled code performs as long a piece of it as it can.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,31 +14,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rpucluster import kernels
 from rpucluster.arrays import array_module, to_host
 from rpucluster.calls import Call
 from rpucluster.cluster import Accelerator as AcceleratorSpec
+from rpucluster.errors import NumericalError
+from rpucluster.holdings import Holdings
+from rpucluster.interpreter import Interpreter
 from rpucluster.job import Job
-from rpucluster.layers import ACTIVATIONS, softmax_cross_entropy
-from rpucluster.model import DenseLayer
-from rpucluster.partitioner import Block, LayerPlan, Plan
-from rpucluster.program import Collective, Digital, Op, Program, Read, Rewrite, Send, Update
-from rpucluster.rng import Purpose
-from rpucluster.tile import PulseCount, ReadCount, TileGrid, from_fixed
+from rpucluster.kernels import step
+from rpucluster.partitioner import Plan
+from rpucluster.payloads import Payloads
+from rpucluster.program import Collective, Program, Rewrite, Send
+from rpucluster.tape import Tape, write
+from rpucluster.tile import PulseCount, ReadCount
 
 Array = Any  # a NumPy or CuPy array
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Feed = step.Feed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """What one performance of a program needs besides the weights."""
+class Steps:
+    """What some performances of a program, one after the other, need besides the weights."""
 
     first_sample: int
     """Index of the first sample since the start of training (or of evaluation): it keys the random numbers."""
     learning_rate: float
-    indices: npt.NDArray[np.int64]
-    """Rows of the data set, all replicas one after the other, shape (global batch,)."""
+    indices: Ints
+    """Rows of the data set, shape (steps, global batch): of each step all replicas one after the other."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def part(self, start: int, stop: int) -> "Steps":
+        """The steps from `start` up to, without, `stop`."""
+        first = self.first_sample + start * self.indices.shape[1]
+        return Steps(first_sample=first, learning_rate=self.learning_rate, indices=self.indices[start:stop])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,29 +81,22 @@ class Counts:
     """Analog vector passes and update cycles, by (program, operation)."""
 
 
-@dataclass(kw_only=True)
-class _Now:
-    """The call under way."""
+Piece = Callable[[Feed, int, int, Sequence[Any]], None]
+"""Part of a call: `(feed, first step, last step, inbox)`; only a call without communication has several steps."""
 
-    name: str
+
+@dataclass(frozen=True, kw_only=True)
+class _Script:
+    """A loaded program: what each of its calls does here."""
+
     program: Program
-    data: str
-    step: Step
-    arrived: dict[int, list[tuple[int, Any]]] = field(default_factory=dict)
-    """What came from others, by operation, as (giver, payload)."""
-
-
-@dataclass(kw_only=True)
-class _Held:
-    """One layer shard on this accelerator."""
-
-    plan: LayerPlan
-    model: DenseLayer
-    grid: TileGrid
-    needs: tuple[int, int]
-    gives: tuple[int, int]
-    bias_line: bool
-    digital_bias: Floats | None
+    tape: Tape
+    interpreter: Interpreter
+    payloads: Payloads
+    done: Ints
+    """Vectors that went through tiles, by operation."""
+    calls: dict[int, tuple[tuple[Piece, ...], tuple[int, ...]]]
+    """By index: the pieces of a call, and the operations whose payloads it gives."""
 
 
 class Accelerator:
@@ -100,95 +108,93 @@ class Accelerator:
     def __init__(self, number: int, job: Job, spec: AcceleratorSpec, plan: Plan) -> None:
         self.number = number
         self._xp = array_module(job.run.arrays)
-        self._job = job
-        place = {accelerator: (r, s, t) for r, s, t, accelerator in plan.ranks()}
-        self._replica, self._stage, self._rank = place[number]
-        self._last_layer = len(plan.layers) - 1
-        self._held = {
-            layer.layer: self._build(layer, block, job, spec, plan)
-            for layer in plan.stage_layers(self._stage)
-            if (block := layer.blocks[self._rank]) is not None
-        }
-        last = plan.layers[-1]
-        self._reports = last.layer in self._held and self._rank == last.holders[0]
-        self._programs: dict[str, tuple[Program, tuple[Call, ...], list[Callable[[_Now, Any], None]]]] = {}
+        self._plan = plan
+        self._holdings = Holdings(number, job, spec, plan, self._xp)
+        self._compiled = kernels.step_performer(self._xp)
+        self._scripts: dict[str, _Script] = {}
         self._data: dict[str, tuple[Array, Array]] = {}
-        self._values: dict[tuple[str, int, int], tuple[int, Array]] = {}
-        self._score = Score()
-        self.counts = Counts()
-
-    def _build(self, layer: LayerPlan, block: Block, job: Job, spec: AcceleratorSpec, plan: Plan) -> _Held:
-        model = job.network.layers[layer.layer]
-        grid = TileGrid(
-            layer=layer.layer,
-            replica=self._replica,
-            rows=model.rows,
-            cols=model.cols,
-            tile_rows=plan.tile_rows,
-            tile_cols=plan.tile_cols,
-            row_tiles=block.tile_rows,
-            col_tiles=block.tile_cols,
-            device=job.device_of(layer.layer),
-            forward=spec.forward,
-            backward=spec.backward,
-            forward_management=job.forward,
-            backward_management=job.backward,
-            update=job.update,
-            seed=job.train.seed,
-            xp=self._xp,
-            tolerances=job.run.tolerances,
-        )
-        grid.initialise(job.train.initial_scale / float(np.sqrt(model.inputs + 1)))
-        return _Held(
-            plan=layer,
-            model=model,
-            grid=grid,
-            needs=(min(block.cols[0], model.inputs), min(block.cols[1], model.inputs)),
-            gives=block.rows,
-            bias_line=block.cols[1] > model.inputs,
-            digital_bias=self._xp.zeros(block.rows[1] - block.rows[0], "f4") if model.bias == "digital" else None,
-        )
+        self._programmed_pulses = 0
 
     # --- what the pool calls ---
 
     def load(self, name: str, program: Program, calls: tuple[Call, ...]) -> None:
-        """Take a program, once, before it is performed by its name."""
-        self._programs[name] = (program, calls, [self._handler(op) for op in program])
+        """Take a program, once, before it is performed by its name; nothing happens if it has no part in it."""
+        if self.number not in program.accelerators:
+            return
+        held = self._holdings
+        outputs = [layer.outputs for layer in self._plan.layers]
+        tape = write(program, self.number, held.replica, held.shards(), outputs, held.reports)
+        interpreter = Interpreter(self._xp, tape, held.by_slot, held.counts, held.sums)
+        script = _Script(
+            program=program,
+            tape=tape,
+            interpreter=interpreter,
+            payloads=Payloads(self.number, program, tape, interpreter, held),
+            done=np.zeros(len(program), np.int64),
+            calls={},
+        )
+        for index, call in enumerate(calls):
+            if call.accelerator == self.number:
+                script.calls[index] = (self._pieces(script, call), call.emits)
+        self._scripts[name] = script
 
     def set_data(self, name: str, x: Floats, y: Ints) -> None:
-        """Take a data set: `x` of shape (samples, features), `y` of shape (samples,)."""
-        first, last = 0 in self._held, self._last_layer in self._held
+        """Take a data set: `x` of shape (samples, features), `y` of shape (samples,) with labels of the last layer."""
+        layers = self._holdings.by_layer
+        last = len(self._plan.layers) - 1
+        if not all(0 <= label < self._plan.layers[last].outputs for label in (y.min(initial=0), y.max(initial=0))):
+            raise ValueError(f"labels from {y.min()} to {y.max()} for {self._plan.layers[last].outputs} outputs")
+        x, y = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y, np.int64)
         self._data[name] = (
-            self._xp.asarray(x) if first else x[:0],
-            self._xp.asarray(y) if last else y[:0],
+            step.constant(self._xp.asarray(x if 0 in layers else x[:0])),
+            step.constant(self._xp.asarray(y if last in layers else y[:0])),
         )
 
-    def perform(self, name: str, call_index: int, data: str, step: Step, inbox: Sequence[Any] = ()) -> tuple[Any, ...]:
-        """Perform one call of a program; `inbox` holds what the call absorbs.
+    def feed(self, data: str, steps: Steps) -> Feed:
+        """What `perform` takes: steps on a data set, checked."""
+        if not 0 <= steps.learning_rate < math.inf:
+            raise ValueError(f"learning rate {steps.learning_rate}: write a number of at least 0")
+        x, y = self._data[data]
+        rows = min((len(array) for array in (x, y) if len(array)), default=None)
+        low, high = steps.indices.min(initial=0), steps.indices.max(initial=0)
+        if rows is not None and not 0 <= low <= high < rows:
+            raise IndexError(f"rows {low} to {high} of a data set of {rows}")
+        indices = step.constant(self._xp.asarray(np.ascontiguousarray(steps.indices, np.int64)))
+        return Feed(x, y, indices, steps.first_sample, np.float32(steps.learning_rate))
 
-        Returns the payloads that the call gives, in the order of its `emits`.  Raises `NumericalError` where a sum
-        leaves its range.
+    def perform(
+        self, name: str, call_index: int, feed: Feed, first: int, last: int, inbox: Sequence[Any] = ()
+    ) -> tuple[Any, ...]:
+        """Perform one call of a program for the steps `first` up to, without, `last` of a feed.
+
+        A call that communicates is performed for one step at a time; `inbox` holds what it absorbs.  Returns the
+        payloads that it gives, in the order of its `emits`.  Raises `NumericalError` where a sum leaves its range.
         """
-        program, calls, handlers = self._programs[name]
-        call = calls[call_index]
-        now = _Now(name=name, program=program, data=data, step=step)
-        for (op, giver), payload in zip(call.inbox, inbox, strict=True):
-            now.arrived.setdefault(op, []).append((giver, payload))
-        for index in call.ops:
-            handlers[index](now, program.ops[index])
-        return tuple(self._emit(name, program, op) for op in call.emits)
+        script = self._scripts[name]
+        if len(script.tape.rows) and feed.indices.shape[1] != script.program.samples:
+            raise ValueError(f"{feed.indices.shape[1]} samples a step for a program of {script.program.samples}")
+        pieces, emits = script.calls[call_index]
+        if len(pieces) == 1:
+            pieces[0](feed, first, last, inbox)
+        else:
+            for index in range(first, last):
+                for piece in pieces:
+                    piece(feed, index, index + 1, inbox)
+        return tuple(script.payloads.give(op) for op in emits)
 
     def take_score(self) -> Score:
         """The scores since the last time this was asked; zero on an accelerator that does not report."""
-        score, self._score = self._score, Score()
-        return score
+        counts, sums = self._holdings.counts, self._holdings.sums
+        hits, samples, loss = int(counts[step.HITS]), int(counts[step.SCORED]), float(sums[step.LOSS])
+        counts[step.HITS] = counts[step.SCORED] = sums[step.LOSS] = 0
+        return Score(loss=loss, hits=hits, samples=samples)
 
     def weights(self, layer: int, rows: tuple[int, int]) -> tuple[int, int, Floats, Floats | None] | None:
         """What this accelerator holds of some rows of a layer; None where it holds nothing of them.
 
         Its first row and column there, the effective weights of its shard, and its digital bias.
         """
-        held = self._held.get(layer)
+        held = self._holdings.by_layer.get(layer)
         if held is None:
             return None
         start, end = held.grid.row_range
@@ -196,260 +202,96 @@ class Accelerator:
         if first >= stop:
             return None
         part = (first - start, stop - start)
-        bias = None if held.digital_bias is None else to_host(held.digital_bias[part[0] : part[1]])
+        bias = None if held.bias is None else to_host(held.bias[part[0] : part[1]].copy())
         return first, held.grid.col_range[0], held.grid.weights(part), bias
 
-    # --- operations ---
+    @property
+    def counts(self) -> Counts:
+        """What this accelerator did so far."""
+        counts, sums = self._holdings.counts.tolist(), self._holdings.sums
+        found = Counts(
+            reads=ReadCount(passes=counts[step.PASSES], repeats=counts[step.REPEATS]),
+            pulses=PulseCount(
+                slots=counts[step.SLOTS],
+                coincidences=counts[step.COINCIDENCES],
+                expected_coincidences=float(sums[step.EXPECTED]),
+                cycles=counts[step.CYCLES],
+            ),
+            programmed_pulses=self._programmed_pulses,
+        )
+        for name, script in self._scripts.items():
+            found.performed.update({(name, op): int(n) for op, n in enumerate(script.done) if n})
+            found.emitted.update({(name, op): n for op, n in script.payloads.emitted.items()})
+            found.absorbed.update({(name, op, giver): n for (op, giver), n in script.payloads.absorbed.items()})
+        return found
 
-    def _handler(self, op: Op) -> Callable[[_Now, Any], None]:
-        """What performs an operation; looked up once, since a small network has steps of microseconds."""
-        match op:
-            case Read(direction="forward"):
-                return self._read_forward
-            case Read():
-                return self._read_backward
-            case Digital(kind="activation"):
-                return self._activation
-            case Digital(kind="loss"):
-                return self._loss
-            case Digital(kind="derivative"):
-                return self._derivative
-            case Digital():
-                return self._nothing  # digital biases are trained with the update, whose factors they share
-            case Update():
-                return self._update
-            case Rewrite(kind="read_out"):
-                return self._read_out
-            case Rewrite():
-                return self._program_weights
-            case Collective() | Send():
-                return self._absorb
+    # --- calls into pieces ---
 
-    def _nothing(self, now: _Now, op: Digital) -> None:
-        return
+    def _pieces(self, script: _Script, call: Call) -> tuple[Piece, ...]:
+        """What a call does: compiled as far as possible, row by row and payload by payload where not."""
+        pieces: list[Piece] = []
+        start = stop = 0  # rows that compiled code will perform in one go
 
-    def _read_out(self, now: _Now, op: Rewrite) -> None:
-        self._values[("weights", op.layer, 0)] = (0, self._held[op.layer].grid.weights())
+        def compile_rows() -> None:
+            nonlocal start, stop
+            if start < stop:
+                pieces.append(self._compiled_piece(script, start, stop))
+            start = stop = 0
 
-    def _program_weights(self, now: _Now, op: Rewrite) -> None:
-        _, weights = self._values.pop(("weights", op.layer, 0))
-        self.counts.programmed_pulses += self._held[op.layer].grid.program(weights)
+        for index in call.ops:
+            op = script.program.ops[index]
+            if isinstance(op, Collective | Send | Rewrite):
+                compile_rows()
+                pieces.append(
+                    self._rewrite_piece(script, op) if isinstance(op, Rewrite) else _absorb_piece(script, op, call)
+                )
+            for row in range(*script.tape.of_operation[index]):
+                if self._compiled is not None and self._holdings.compiles(script.tape.rows[row]):
+                    start, stop = (row if start == stop else start), row + 1
+                else:
+                    compile_rows()
+                    pieces.append(_row_piece(script, row, index))
+        compile_rows()
+        return tuple(pieces)
 
-    def _read_forward(self, now: _Now, op: Read) -> None:
-        held = self._held[op.layer]
-        first = self._first_sample(now.program, op.microbatch)
-        if op.layer == 0:
-            own = now.step.indices[first : first + op.vectors]
-            x = self._data[now.data][0][own]  # (B, features)
-            if held.needs != (0, held.model.inputs):
-                x = self._xp.ascontiguousarray(x[:, held.needs[0] : held.needs[1]])
-        else:
-            x = self._span("activation", op.layer - 1, op.microbatch, held.needs)
-        if held.bias_line:
-            x = self._with_bias_line(x)
-        self._values[("x", op.layer, op.microbatch)] = (0, x)
-        purpose = Purpose.READ_FORWARD if now.program.purpose == "train" else Purpose.EVALUATE
-        out, count = held.grid.read_forward(x, first_sample=now.step.first_sample + first, purpose=purpose)
-        self.counts.reads += count
-        self.counts.performed[now.name, op.id] += count.passes
-        self._values[("out", op.layer, op.microbatch)] = (0, out)
+    def _compiled_piece(self, script: _Script, start: int, stop: int) -> Piece:
+        compiled, memory, rows, done = self._compiled, self._holdings.memory, script.tape.rows, script.done
+        floats, fixed = script.interpreter.floats, script.interpreter.fixed
+        if compiled is None:
+            raise ValueError("no compiled code for these arrays")
 
-    def _read_backward(self, now: _Now, op: Read) -> None:
-        held = self._held[op.layer]
-        first = now.step.first_sample + self._first_sample(now.program, op.microbatch)
-        delta = self._span("delta", op.layer, op.microbatch, held.gives)
-        error, count = held.grid.read_backward(delta, first_sample=first)
-        self.counts.reads += count
-        self.counts.performed[now.name, op.id] += count.passes
-        if held.bias_line:
-            error = error[:, :-1]  # nothing is behind the bias line
-        self._values[("partial_error", op.layer - 1, op.microbatch)] = (held.needs[0], error)
-        self._values.pop(("error", op.layer - 1, op.microbatch), None)  # the step before left its own
+        def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
+            problem, row = compiled(rows, start, stop, memory, floats, fixed, done, feed, first, last)
+            if problem:
+                layer = self._holdings.by_slot[rows[row, step.SLOT]].shard.index
+                raise NumericalError(f"layer {layer}: {kernels.problem_message(problem)}")
 
-    def _activation(self, now: _Now, op: Digital) -> None:
-        held = self._held[op.layer]
-        y = from_fixed(self._values.pop(("out", op.layer, op.microbatch))[1])
-        if held.digital_bias is not None:
-            y += held.digital_bias
-        a = ACTIVATIONS[held.model.activation].forward(self._xp, y)
-        self._values[("activation", op.layer, op.microbatch)] = (held.gives[0], a)
+        return piece
 
-    def _loss(self, now: _Now, op: Digital) -> None:
-        held = self._held[op.layer]
-        first = self._first_sample(now.program, op.microbatch)
-        logits = self._span("activation", op.layer, op.microbatch, (0, held.plan.outputs))
-        labels = self._data[now.data][1][now.step.indices[first : first + len(logits)]]
-        loss, hits, error = softmax_cross_entropy(self._xp, logits, labels)
-        if self._reports:
-            self._score += Score(loss=loss, hits=hits, samples=len(labels))
-        if now.program.purpose == "train":
-            self._values[("error", op.layer, op.microbatch)] = (0, error)
-            self._derivative(now, op)
+    def _rewrite_piece(self, script: _Script, op: Rewrite) -> Piece:
+        grid, weights = self._holdings.by_layer[op.layer].grid, script.payloads.weights
 
-    def _derivative(self, now: _Now, op: Digital) -> None:
-        """The error before the activation function, from the error behind it."""
-        held = self._held[op.layer]
-        g = self._error(op.layer, op.microbatch, held.gives)
-        a = self._span("activation", op.layer, op.microbatch, held.gives)
-        delta = ACTIVATIONS[held.model.activation].backward(self._xp, a, g)
-        self._values[("delta", op.layer, op.microbatch)] = (held.gives[0], delta)
-
-    def _update(self, now: _Now, op: Update) -> None:
-        held = self._held[op.layer]
-        gathered = self._values.pop(("factors", op.layer, -1), None)
-        if gathered is None:
-            first = now.step.first_sample + self._first_sample(now.program, 0)
-            x = self._whole("x", op.layer, now.program)
-            d = self._whole("delta", op.layer, now.program)
-        else:
-            first = now.step.first_sample
-            x, d = gathered[1]
-            if held.bias_line:
-                x = self._with_bias_line(x)
-        pulses = held.grid.update(x, d, now.step.learning_rate, first_sample=first)
-        self.counts.pulses += pulses
-        self.counts.performed[now.name, op.id] += pulses.cycles
-        if held.digital_bias is not None:
-            # a running sum adds the samples one after the other whatever the width of the block
-            held.digital_bias -= self._xp.float32(now.step.learning_rate) * self._xp.cumsum(d, axis=0)[-1]
-
-    # --- communication ---
-
-    def _emit(self, name: str, program: Program, index: int) -> Any:
-        match program.ops[index]:
-            case Send(payload="activation") as op:
-                payload = self._span("activation", op.layer, op.microbatch, op.span)
-            case Send() as op:
-                payload = self._error(op.layer, op.microbatch, op.span)
-            case Collective(payload="partial_output") as op:
-                payload = self._values[("out", op.layer, op.microbatch)][1]
-            case Collective(payload="partial_error") as op:
-                payload = self._values[("partial_error", op.layer - 1, op.microbatch)][1]
-            case Collective(payload="activation") as op:
-                return self._give_block(name, op, *self._values[("activation", op.layer, op.microbatch)])
-            case Collective(payload="error") as op:
-                start, error = self._values[("partial_error", op.layer, op.microbatch)]
-                return self._give_block(name, op, start, from_fixed(error))
-            case Collective(payload="factors") as op:
-                pair = self._factors(op.layer, program)
-                self.counts.emitted[name, op.id] += pair[0].size + pair[1].size
-                return tuple(to_host(part) for part in pair)
-            case Collective() as op:
-                held = self._held[op.layer]
-                parts = (self._values[("weights", op.layer, 0)][1], held.digital_bias)
-                self.counts.emitted[name, op.id] += sum(part.size for part in parts if part is not None)
-                return tuple(None if part is None else to_host(part) for part in parts)
-            case op:
-                raise TypeError(f"{op.label} gives nothing")
-        self.counts.emitted[name, op.id] += payload.size
-        return to_host(payload)
-
-    def _give_block(self, name: str, op: Collective, start: int, block: Array) -> tuple[int, Array]:
-        self.counts.emitted[name, op.id] += block.size
-        return start, to_host(block)
-
-    def _absorb(self, now: _Now, op: Collective | Send) -> None:
-        arrived = now.arrived.get(op.id, [])
-        for giver, payload in arrived:
-            self.counts.absorbed[now.name, op.id, giver] += _elements(payload)
-        match op:
-            case Send():
-                array = self._xp.asarray(arrived[0][1])
-                self._values[(op.payload, op.layer, op.microbatch)] = (op.span[0], array)
-            case Collective(payload="partial_output" | "partial_error"):
-                forward = op.payload == "partial_output"
-                key = ("out", op.layer, op.microbatch) if forward else (
-                    "partial_error", op.layer - 1, op.microbatch
-                )  # fmt: skip
-                start, total = self._values[key]
-                for _, partial in arrived:
-                    total = total + self._xp.asarray(partial)  # integers: any order gives the same sum
-                self._values[key] = (start, total)
-            case Collective(payload="activation" | "error"):
-                self._join(op, arrived)
-            case Collective(payload="factors"):
-                self._join_factors(now.program, op, arrived)
-            case Collective():
-                self._average(op, arrived)
-
-    def _join(self, op: Collective, arrived: list[tuple[int, Any]]) -> None:
-        """Put the gathered blocks in the order of their first element."""
-        blocks = [(start, self._xp.asarray(block)) for _, (start, block) in arrived]
-        if op.elements[op.members.index(self.number)]:
-            if op.payload == "activation":
-                blocks.append(self._values[("activation", op.layer, op.microbatch)])
+        def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
+            if op.kind == "read_out":
+                weights[op.layer] = grid.weights()
             else:
-                start, error = self._values[("partial_error", op.layer, op.microbatch)]
-                blocks.append((start, from_fixed(error)))
-        blocks.sort(key=lambda block: block[0])
-        whole = self._xp.concatenate([block for _, block in blocks], axis=1)  # (B, all)
-        self._values[(op.payload, op.layer, op.microbatch)] = (0, whole)
+                self._programmed_pulses += grid.program(weights.pop(op.layer))
 
-    def _factors(self, layer: int, program: Program) -> tuple[Array, Array]:
-        """This replica's x, without the bias line, and errors: (minibatch, inputs) and (minibatch, outputs)."""
-        x = self._whole("x", layer, program)
-        return x[:, :-1] if self._held[layer].bias_line else x, self._whole("delta", layer, program)
-
-    def _join_factors(self, program: Program, op: Collective, arrived: list[tuple[int, Any]]) -> None:
-        given = dict(arrived)
-        given[self.number] = self._factors(op.layer, program)
-        pairs = [given[member] for member in op.members]  # replicas in order: global sample order
-        x = self._xp.concatenate([self._xp.asarray(pair[0]) for pair in pairs])
-        d = self._xp.concatenate([self._xp.asarray(pair[1]) for pair in pairs])
-        self._values[("factors", op.layer, -1)] = (0, (x, d))
-
-    def _average(self, op: Collective, arrived: list[tuple[int, Any]]) -> None:
-        held = self._held[op.layer]
-        given = dict(arrived)
-        given[self.number] = (self._values[("weights", op.layer, 0)][1], held.digital_bias)
-        ordered = [given[member] for member in op.members]
-        self._values[("weights", op.layer, 0)] = (0, _mean([pair[0] for pair in ordered]))
-        if held.digital_bias is not None:
-            held.digital_bias = self._xp.asarray(_mean([pair[1] for pair in ordered]))
-
-    # --- values ---
-
-    def _span(self, name: str, layer: int, microbatch: int, span: tuple[int, int]) -> Array:
-        start, array = self._values[(name, layer, microbatch)]
-        if start == span[0] and array.shape[1] == span[1] - span[0]:
-            return array
-        return self._xp.ascontiguousarray(array[:, span[0] - start : span[1] - start])
-
-    def _error(self, layer: int, microbatch: int, span: tuple[int, int]) -> Array:
-        """The error behind a layer: gathered or received, or else this rank's own sum from the next layer."""
-        key = ("error", layer, microbatch)
-        if key not in self._values:
-            start, total = self._values[("partial_error", layer, microbatch)]
-            self._values[key] = (start, from_fixed(total))
-        return self._span("error", layer, microbatch, span)
-
-    def _whole(self, name: str, layer: int, program: Program) -> Array:
-        """A factor of the whole minibatch, shape (minibatch, lines)."""
-        parts = [self._values[(name, layer, m)][1] for m in range(program.microbatches)]
-        return parts[0] if len(parts) == 1 else self._xp.concatenate(parts)
-
-    def _with_bias_line(self, x: Array) -> Array:
-        lines = self._xp.empty((x.shape[0], x.shape[1] + 1), np.float32)
-        lines[:, :-1] = x
-        lines[:, -1] = 1
-        return lines
-
-    def _first_sample(self, program: Program, microbatch: int) -> int:
-        """Offset of this replica's microbatch in the global batch."""
-        vectors = program.minibatch // program.microbatches
-        return self._replica * program.minibatch * (program.purpose == "train") + microbatch * vectors
+        return piece
 
 
-def _mean(arrays: Sequence[Array]) -> Floats:
-    """In float64 and in the order of the replicas, so that every replica computes the same."""
-    total = np.zeros(arrays[0].shape, np.float64)
-    for array in arrays:
-        total += to_host(array)
-    mean: Floats = (total / len(arrays)).astype(np.float32)
-    return mean
+def _row_piece(script: _Script, row: int, op: int) -> Piece:
+    def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
+        for index in range(first, last):
+            script.done[op] += script.interpreter.perform(row, feed, index)
+
+    return piece
 
 
-def _elements(payload: Any) -> int:
-    if isinstance(payload, tuple):
-        return sum(_elements(part) for part in payload if not isinstance(part, int))
-    return 0 if payload is None else int(payload.size)
+def _absorb_piece(script: _Script, op: Collective | Send, call: Call) -> Piece:
+    places = [(place, giver) for place, (of, giver) in enumerate(call.inbox) if of == op.id]
+
+    def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
+        script.payloads.absorb(op.id, [(giver, inbox[place]) for place, giver in places])
+
+    return piece

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rpucluster import __version__
-from rpucluster.accelerator import Counts, Score, Step
+from rpucluster.accelerator import Counts, Score, Steps
 from rpucluster.arrays import array_module
 from rpucluster.cluster import Cluster
 from rpucluster.config import write_toml
@@ -214,14 +214,11 @@ class _Loop:
         rate = job.train.learning_rate_at(epoch)
         total = Score()
         for start, stop in _chunks(self.steps_per_epoch, max(1, min(256, 4096 // batch))):
-            steps = [
-                Step(
-                    first_sample=(epoch * self.steps_per_epoch + i) * batch,
-                    learning_rate=rate,
-                    indices=order[i * batch : (i + 1) * batch],
-                )
-                for i in range(start, stop)
-            ]
+            steps = Steps(
+                first_sample=(epoch * self.steps_per_epoch + start) * batch,
+                learning_rate=rate,
+                indices=order[start * batch : stop * batch].reshape(-1, batch),
+            )
             self._perform(steps, epoch * self.steps_per_epoch + start)
             score = self.pool.take_score()
             total += score
@@ -240,26 +237,31 @@ class _Loop:
             )
         return total
 
-    def _perform(self, steps: list[Step], done: int) -> None:
+    def _perform(self, steps: Steps, done: int) -> None:
         """Perform training steps, averaging the replicas after every `average_every`-th and after the last."""
         if self.modelled.average is None:
             self.pool.perform("train", "train", steps)
             return
         every, all_steps = self.job.parallel.average_every, self.job.train.epochs * self.steps_per_epoch
-        for i, step in enumerate(steps, start=done + 1):
-            self.pool.perform("train", "train", [step])
-            if i % every == 0 or i == all_steps:
-                self.pool.perform("average", "train", [step])
+        start = 0
+        while start < len(steps):
+            stop = min(start + every - (done + start) % every, len(steps))
+            self.pool.perform("train", "train", steps.part(start, stop))
+            if (done + stop) % every == 0 or done + stop == all_steps:
+                self.pool.perform("average", "train", steps.part(start, start + 1))
                 self.averages += 1
+            start = stop
 
     def _evaluate(self, epoch: int) -> Score:
         began = time.perf_counter()
         samples = len(self.data.test_y)
         for start, stop in self.evaluate_batches:
-            step = Step(
-                first_sample=self.evaluations * samples + start, learning_rate=0.0, indices=np.arange(start, stop)
+            steps = Steps(
+                first_sample=self.evaluations * samples + start,
+                learning_rate=0.0,
+                indices=np.arange(start, stop).reshape(1, -1),
             )
-            self.pool.perform(f"evaluate {stop - start}", "test", [step])
+            self.pool.perform(f"evaluate {stop - start}", "test", steps)
         score = self.pool.take_score()
         self.evaluations += 1
         self.evaluate_wall_s += time.perf_counter() - began

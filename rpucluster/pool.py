@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from rpucluster.accelerator import Accelerator, Counts, Score, Step
+from rpucluster.accelerator import Accelerator, Counts, Feed, Score, Steps
 from rpucluster.arrays import array_module, gpu_report
 from rpucluster.calls import Call, cut, takers
 from rpucluster.cluster import Cluster
@@ -81,17 +81,24 @@ class Host:
         for accelerator in self._accelerators.values():
             accelerator.set_data(name, x, y)
 
-    def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
+    def perform(self, name: str, data: str, steps: Steps) -> None:
         """Perform this host's part of a program once for each step, in order."""
         try:
-            for step in steps:
-                self._perform(name, data, step)
+            feeds = {number: a.feed(data, steps) for number, a in self._accelerators.items()}
+            calls = self._calls[name]
+            if len(calls) == 1:  # one accelerator does everything, so it may do many steps at a time
+                if calls[0].accelerator in feeds:
+                    only = calls[0].accelerator
+                    self._accelerators[only].perform(name, 0, feeds[only], 0, len(steps))
+                return
+            for index in range(len(steps)):
+                self._perform(name, feeds, index)
         except BaseException:
             if self._exchange is not None:
                 self._exchange.close()  # so that the others do not wait for what will not come
             raise
 
-    def _perform(self, name: str, data: str, step: Step) -> None:
+    def _perform(self, name: str, feeds: Mapping[int, Feed], step: int) -> None:
         given: dict[tuple[int, int], Any] = {}
         readers = self._readers[name]
         self._performed += 1
@@ -100,7 +107,7 @@ class Host:
             if accelerator is None:
                 continue
             inbox = [self._take(given, op, giver) for op, giver in call.inbox]
-            payloads = accelerator.perform(name, index, data, step, inbox)
+            payloads = accelerator.perform(name, index, feeds[call.accelerator], step, step + 1, inbox)
             for op, payload in zip(call.emits, payloads, strict=True):
                 for host in readers[op]:
                     if host == self._host:
@@ -146,7 +153,7 @@ class Pool(ABC):
         """Give a data set to every accelerator, once."""
 
     @abstractmethod
-    def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
+    def perform(self, name: str, data: str, steps: Steps) -> None:
         """Perform a program once for each step, in order; may return before the last ones are finished."""
 
     def take_score(self) -> Score:
@@ -182,7 +189,7 @@ class LocalPool(Pool):
     def set_data(self, name: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
         self._host.set_data(name, x, y)
 
-    def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
+    def perform(self, name: str, data: str, steps: Steps) -> None:
         self._host.perform(name, data, steps)
 
     def close(self) -> None:
@@ -228,9 +235,9 @@ class RayPool(Pool):
         shared = self._ray.put(x), self._ray.put(y)  # one copy in shared memory for all actors of a node
         self._everywhere("set_data", name, *shared)
 
-    def perform(self, name: str, data: str, steps: Sequence[Step]) -> None:
+    def perform(self, name: str, data: str, steps: Steps) -> None:
         for start in range(0, len(steps), STEPS_PER_CALL):
-            part = self._ray.put(list(steps[start : start + STEPS_PER_CALL]))
+            part = self._ray.put(steps.part(start, start + STEPS_PER_CALL))
             self._submitted += [host.perform.remote(name, data, part) for host in self._hosts]
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ _UPDATE_STREAMS = (
     Purpose.DEVICE,
 )
 """In the order of the kernels' keys."""
+_READ_STREAMS = (Purpose.READ_FORWARD, Purpose.READ_BACKWARD, Purpose.EVALUATE)
 _PER_REPLICA = (Purpose.DEVICE, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
 """Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
@@ -70,6 +71,21 @@ class ReadCount:
 
     def __add__(self, other: "ReadCount") -> "ReadCount":
         return ReadCount(passes=self.passes + other.passes, repeats=self.repeats + other.repeats)
+
+
+class GridParts(NamedTuple):
+    """What compiled code must know of a grid besides the arrays that it lives in."""
+
+    table: Any
+    """The tile table of `rpucluster.kernels.base`, int64 (tiles, 5)."""
+    update_keys: Any
+    """uint32 (tiles, keys, 2)."""
+    read_keys: Any
+    """uint32 (3, tiles, 2): of forward, backward and evaluating reads."""
+    update_rule: UpdateRule | None
+    """None where weights do not change by pulses."""
+    forward_rule: ReadRule
+    backward_rule: ReadRule
 
 
 class TileGrid:
@@ -233,6 +249,26 @@ class TileGrid:
         slots, coincidences, expected, cycles = total
         return PulseCount(slots=slots, coincidences=coincidences, expected_coincidences=expected, cycles=cycles)
 
+    def parts(self) -> GridParts:
+        """The tiles as compiled code takes them, which reads and updates the grid's storage by itself."""
+        return GridParts(
+            table=self._tiling.table,
+            update_keys=self._update_keys,
+            read_keys=self._xp.stack([self._keys_of_reads(purpose) for purpose in _READ_STREAMS]),
+            update_rule=self._update_rule,
+            forward_rule=self._forward_rule,
+            backward_rule=self._backward_rule,
+        )
+
+    def large_read(self, samples: int) -> bool:
+        """Whether reading so many vectors is work for `read_forward` and `read_backward` rather than for a part of
+        compiled code; only shapes decide."""
+        return self._kernels.large_read(self._tiling, samples)
+
+    def large_update(self, samples: int) -> bool:
+        """Whether an update by so many samples is work for `update`."""
+        return self._kernels.large_update(self._tiling, samples)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Every array that a restart needs, on the host, in the layer's order: the same for every partition."""
         return {"weights": self.weights()}
@@ -249,6 +285,11 @@ class TileGrid:
         replica = self._replica if purpose in _PER_REPLICA else 0
         return stream_keys(self._seed, purpose, self._layer, replica, self._tile_row, self._tile_col)
 
+    def _keys_of_reads(self, purpose: Purpose) -> Any:
+        if purpose not in self._read_keys:
+            self._read_keys[purpose] = self._xp.asarray(self._keys(purpose))
+        return self._read_keys[purpose]
+
     def _lines(self, lines: Any, width: int) -> Any:
         if not isinstance(lines, self._xp.ndarray):
             namespace(self._weights, lines)  # says what is mixed
@@ -264,11 +305,8 @@ class TileGrid:
             if self._pulsed is None:
                 sums, passes, repeats = self._kernels.exact_read(self._weights, self._tiling, lines, backward)
             else:
-                keys = self._read_keys.get(purpose)
-                if keys is None:
-                    keys = self._read_keys[purpose] = self._xp.asarray(self._keys(purpose))
                 sums, passes, repeats = self._kernels.read(
-                    self._weights, self._tiling, keys, lines, first_sample, rule, backward
+                    self._weights, self._tiling, self._keys_of_reads(purpose), lines, first_sample, rule, backward
                 )
         except NumericalError as error:
             raise self._named(error) from None

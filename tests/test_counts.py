@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rpucluster.accelerator import Counts, Step
+from rpucluster.accelerator import Counts, Steps
 from rpucluster.calls import givers, takers
 from rpucluster.data import load_data
 from rpucluster.devices import ConstantStep
@@ -40,14 +40,8 @@ def performed(job: Job, name: str = "train", batch: int | None = None) -> tuple[
     try:
         pool.load(name, program)
         pool.set_data("digits", data.train_x, data.train_y)
-        steps = [
-            Step(
-                first_sample=i * program.samples,
-                learning_rate=0.05,
-                indices=np.arange(i * program.samples, (i + 1) * program.samples) % 64,
-            )
-            for i in range(STEPS)
-        ]
+        indices = np.arange(STEPS * program.samples).reshape(STEPS, -1) % 64
+        steps = Steps(first_sample=0, learning_rate=0.05, indices=indices)
         pool.perform(name, "digits", steps)
         return program, plan, pool.counts()
     finally:
@@ -173,7 +167,7 @@ def test_repeats_of_bound_management_are_reported_as_measured() -> None:
     try:
         pool.load("train", program)
         pool.set_data("digits", data.train_x, data.train_y)
-        pool.perform("train", "digits", [Step(first_sample=0, learning_rate=0.01, indices=np.arange(8))])
+        pool.perform("train", "digits", Steps(first_sample=0, learning_rate=0.01, indices=np.arange(8).reshape(1, 8)))
         counts = pool.counts()[0]
     finally:
         pool.close()

@@ -1,5 +1,6 @@
 """Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from rpucluster.kernels.base import MAX_BIT_LENGTH as MAX_BIT_LENGTH
 from rpucluster.kernels.base import OFFSET as OFFSET
 from rpucluster.kernels.base import ROW0 as ROW0
 from rpucluster.kernels.base import ROWS as ROWS
+from rpucluster.kernels.base import UPDATE_FLOATS as UPDATE_FLOATS
+from rpucluster.kernels.base import UPDATE_INTS as UPDATE_INTS
 from rpucluster.kernels.base import Kernels as Kernels
 from rpucluster.kernels.base import ReadRule as ReadRule
 from rpucluster.kernels.base import ReadTotals as ReadTotals
@@ -21,6 +24,8 @@ from rpucluster.kernels.base import Tiling as Tiling
 from rpucluster.kernels.base import UpdateRule as UpdateRule
 from rpucluster.kernels.base import UpdateTotals as UpdateTotals
 from rpucluster.kernels.base import from_fixed as plain_from_fixed
+from rpucluster.kernels.base import pack_read as pack_read
+from rpucluster.kernels.base import pack_update as pack_update
 from rpucluster.kernels.program import program as program
 
 KernelChoice = Literal["auto", "reference", "numba", "cuda"]
@@ -58,6 +63,23 @@ def from_fixed(sums: Any) -> Any:
     return cpu.from_fixed(sums)
 
 
+def step_performer(xp: ModuleType) -> Callable[..., tuple[int, int]] | None:
+    """What performs tapes on arrays of a module, `rpucluster.kernels.cpu_step.perform`; None where nothing does."""
+    if xp is not np:
+        return None
+    from rpucluster.kernels import cpu_step
+
+    perform: Callable[..., tuple[int, int]] = cpu_step.perform
+    return perform
+
+
+def problem_message(end: int) -> str:
+    """What to say of how a compiled read, update or conversion ended."""
+    from rpucluster.kernels import cpu
+
+    return cpu.PROBLEMS[end]
+
+
 def warm_up(xp: ModuleType = np) -> None:
     """Load or compile every fast kernel once, on a tile of one cell, so that worker processes find them ready."""
     kernels = for_module(xp)
@@ -76,3 +98,7 @@ def warm_up(xp: ModuleType = np) -> None:
         kernels.read(one, tiling, keys[:, 0], line, 0, read, backward)
         sums = kernels.exact_read(one, tiling, line, backward).sums
     from_fixed(sums)
+    if xp is np:
+        from rpucluster.kernels import cpu_step
+
+        cpu_step.warm_up()

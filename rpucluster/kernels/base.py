@@ -27,6 +27,8 @@ SPREAD: Final = 16
 """First of 32 floats: the standard deviation of n pulses, std * sqrt(n)."""
 CONSTANTS: Final = 48
 """First of the constants of the device's law."""
+UPDATE_FLOATS: Final = CONSTANTS + LAW_CONSTANTS
+"""How many floats a packed update rule has."""
 
 MAX_BIT_LENGTH: Final = 31
 """A pulse train is a 32-bit word: bit n is slot n, bit 31 the sign."""
@@ -82,7 +84,7 @@ class UpdateRule(NamedTuple):
 def pack_update(rule: UpdateRule) -> tuple[Any, Any]:
     """The rule as compiled kernels take it, int64 and float32 arrays on the host; made once for each rule."""
     device = rule.device
-    ints, floats = np.zeros(UPDATE_INTS, np.int64), np.zeros(CONSTANTS + LAW_CONSTANTS, np.float32)
+    ints, floats = np.zeros(UPDATE_INTS, np.int64), np.zeros(UPDATE_FLOATS, np.float32)
     ints[BIT_LENGTH], ints[PER_BATCH] = rule.bit_length, rule.noise_per_batch
     ints[MANAGEMENT], ints[DYNAMIC] = rule.update_management, rule.dynamic_bit_length
     ints[LAW], ints[LANES], ints[RAISE_ONLY] = device.law, device.lanes, rule.raise_only
@@ -135,6 +137,13 @@ class ReadRule(NamedTuple):
         return self.output_levels or self.output_bound
 
 
+@cache
+def pack_read(rule: ReadRule) -> tuple[Any, Any]:
+    """The rule as compiled kernels take it, int64 and float32 arrays on the host; made once for each rule."""
+    ints = np.array([rule.abs_max, rule.rounds], np.int64)
+    return ints, np.array([rule.input_step, rule.read_noise, rule.output_step, rule.limit], np.float32)
+
+
 class ReadTotals(NamedTuple):
     """Result of a read."""
 
@@ -154,6 +163,14 @@ class Kernels(Protocol):
     """
 
     name: str
+
+    def large_read(self, tiling: Tiling, samples: int) -> bool:
+        """Whether a read of so many vectors is more than one call of compiled code; shapes alone decide."""
+        ...
+
+    def large_update(self, tiling: Tiling, samples: int) -> bool:
+        """Whether an update by so many samples is more than one call of compiled code."""
+        ...
 
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Fill flat int16 ``out`` with the lanes of the shard's cells from number ``first`` on."""

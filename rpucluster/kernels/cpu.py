@@ -22,12 +22,13 @@ from rpucluster.kernels.base import (
     input_message,
     lines_of,
     overflow_message,
+    pack_read,
     pack_update,
 )
 from rpucluster.rng import Float32
 
 _NO_PRODUCTS = np.empty((0, 0), np.float32)
-_PROBLEMS = {cpu_read.OUT_OF_RANGE: overflow_message(), cpu_read.NOT_FINITE: input_message()}
+PROBLEMS = {cpu_read.OUT_OF_RANGE: overflow_message(), cpu_read.NOT_FINITE: input_message()}
 
 
 class NumbaKernels:
@@ -37,6 +38,14 @@ class NumbaKernels:
     """
 
     name = "numba"
+
+    def large_read(self, tiling: Tiling, samples: int) -> bool:
+        """Whether BLAS may make products of such a read."""
+        return _some_large(tiling, samples)
+
+    def large_update(self, tiling: Tiling, samples: int) -> bool:
+        """No update is too large for one call."""
+        return False
 
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
@@ -111,8 +120,8 @@ class NumbaKernels:
 @cache
 def _read_arguments(rule: ReadRule) -> tuple[Any, ...]:
     """The rule as the kernel takes it."""
-    numbers = (rule.input_step, rule.read_noise, rule.output_step, rule.limit)
-    return (rule.abs_max, *(np.float32(x) for x in numbers), rule.rounds)
+    (abs_max, rounds), numbers = pack_read(rule)
+    return (bool(abs_max), *numbers, int(rounds))
 
 
 def from_fixed(sums: NDArray[np.int64]) -> Float32:
@@ -154,4 +163,4 @@ def _mutable(array: Any) -> Any:
 
 def _check(end: int) -> None:
     if end != cpu_read.FINE:
-        raise NumericalError(_PROBLEMS[end])
+        raise NumericalError(PROBLEMS[end])

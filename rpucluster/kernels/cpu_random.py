@@ -21,10 +21,14 @@ intrinsic: Callable[[Compiled], Any] = extending.intrinsic  # what it makes is c
 types: Any = numba.types
 
 
+_CONSTANTS = ("rng", "elementary", "layers")
+"""Modules outside of this folder whose numbers compiled code contains."""
+
+
 def _newest_source() -> tuple[float, int]:
     """Time and size of the newest of the files whose code ends up in a compiled kernel."""
     folder = Path(__file__).parent
-    stats = [path.stat() for path in (*folder.glob("*.py"), folder.parent / "rng.py")]
+    stats = [path.stat() for path in (*folder.glob("*.py"), *(folder.parent / f"{name}.py" for name in _CONSTANTS))]
     return max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)
 
 

@@ -70,6 +70,14 @@ class CudaKernels:
         self._function = function
         self._floats = cache(lambda rule: xp.asarray(pack_update(rule)[1]))
 
+    def large_read(self, tiling: Tiling, samples: int) -> bool:
+        """Every read is a call of its own."""
+        return True
+
+    def large_update(self, tiling: Tiling, samples: int) -> bool:
+        """Every update is a call of its own."""
+        return True
+
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
         count = len(out) // lanes

@@ -30,6 +30,14 @@ class ReferenceKernels:
 
     name = "reference"
 
+    def large_read(self, tiling: Tiling, samples: int) -> bool:
+        """Every read is a call of its own."""
+        return True
+
+    def large_update(self, tiling: Tiling, samples: int) -> bool:
+        """Every update is a call of its own."""
+        return True
+
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
         stop = first + len(out) // lanes

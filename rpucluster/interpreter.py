@@ -1,0 +1,109 @@
+"""Performs rows of a tape with array operations: for arrays of a GPU, and for what compiled code leaves to BLAS, to
+threads or to a grid of a kind of its own.  What it computes has the bits of `rpucluster.kernels.cpu_step`.
+"""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rpucluster.errors import NumericalError
+from rpucluster.holdings import Held
+from rpucluster.kernels import step
+from rpucluster.layers import ACTIVATIONS, softmax_cross_entropy
+from rpucluster.rng import Purpose
+from rpucluster.tape import Tape, Window
+from rpucluster.tile import PulseCount, ReadCount, TileGrid, from_fixed
+
+Array = Any  # a NumPy or CuPy array
+
+_PURPOSES = {step.FORWARD: Purpose.READ_FORWARD, step.EVALUATE: Purpose.EVALUATE}
+
+
+class Interpreter:
+    """The values of one tape, and what performs its rows one by one.
+
+    `held` are the accelerator's shards by slot; `counts` and `sums` those of `step.Memory`, on the host.
+    """
+
+    def __init__(self, xp: ModuleType, tape: Tape, held: Sequence[Held], counts: Any, sums: Any) -> None:
+        self.floats, self.fixed = xp.zeros(tape.floats, "f4"), xp.zeros(tape.fixed, "i8")
+        for window in tape.bias_lines():
+            window.of(self.floats)[:] = 1
+        self._xp, self._held, self._counts, self._sums = xp, held, counts, sums
+        self._rows = tape.rows.tolist()
+        self._views = [[self.view(window) for window in windows] for windows in tape.windows]
+
+    def view(self, window: Window) -> Array:
+        """A window of the tape as an array (vectors, width) that shares its memory."""
+        return window.of(self.fixed if window.fixed else self.floats)
+
+    def array(self, payload: Any) -> Array:
+        """What came from elsewhere as an array of this module."""
+        return self._xp.asarray(payload)
+
+    def perform(self, index: int, feed: step.Feed, performance: int) -> int:
+        """Perform a row for one step of a feed; returns the vectors that went through tiles.
+
+        Raises `NumericalError`, which names the layer.
+        """
+        row, views = self._rows[index], self._views[index]
+        held, first, vectors = self._held[row[step.SLOT]], row[step.SAMPLE], row[step.ROWS]
+        sample = int(feed.first_sample) + performance * feed.indices.shape[1] + first
+        match row[step.CODE]:
+            case step.LOAD:
+                chosen = feed.indices[performance, first : first + vectors]
+                views[1][:] = feed.x[chosen, row[step.MODE] : row[step.MODE] + row[step.WIDTH]]
+            case step.COPY:
+                views[1][:] = views[0]
+            case step.READ:
+                return self._read(held.grid, row[step.MODE], views, sample)
+            case step.ACTIVATE:
+                y = _floats(held, views[0])
+                if held.bias is not None:
+                    y += held.bias
+                views[1][:] = ACTIVATIONS[held.shard.layer.activation].forward(self._xp, y)
+            case step.SCORE:
+                labels = feed.y[feed.indices[performance, first : first + vectors]]
+                loss, hits, views[1][:] = softmax_cross_entropy(self._xp, views[0], labels)
+                if row[step.MODE]:
+                    self._sums[step.LOSS] += loss
+                    self._counts[step.HITS] += hits
+                    self._counts[step.SCORED] += vectors
+            case step.ERROR:
+                views[1][:] = _floats(held, views[0])
+            case step.DERIVE:
+                a, g, delta = views
+                delta[:] = ACTIVATIONS[held.shard.layer.activation].backward(self._xp, a, g)
+            case step.UPDATE:
+                return self._update(held.grid, views, feed.learning_rate, sample)
+            case step.BIAS if held.bias is not None:
+                # a running sum adds the samples one after the other whatever the width of the block
+                held.bias[:] -= feed.learning_rate * self._xp.cumsum(views[0], axis=0)[-1]
+        return 0
+
+    def _read(self, grid: TileGrid, mode: int, views: list[Array], sample: int) -> int:
+        count: ReadCount
+        if mode == step.BACKWARD:
+            views[1][:], count = grid.read_backward(views[0], first_sample=sample)
+        else:
+            views[1][:], count = grid.read_forward(views[0], first_sample=sample, purpose=_PURPOSES[mode])
+        self._counts[step.PASSES] += count.passes
+        self._counts[step.REPEATS] += count.repeats
+        return count.passes
+
+    def _update(self, grid: TileGrid, views: list[Array], rate: np.float32, sample: int) -> int:
+        pulses: PulseCount = grid.update(views[0], views[1], float(rate), first_sample=sample)
+        self._counts[step.SLOTS] += pulses.slots
+        self._counts[step.COINCIDENCES] += pulses.coincidences
+        self._counts[step.CYCLES] += pulses.cycles
+        self._sums[step.EXPECTED] += pulses.expected_coincidences
+        return pulses.cycles
+
+
+def _floats(held: Held, sums: Array) -> Array:
+    try:
+        return from_fixed(sums)
+    except NumericalError as error:
+        raise NumericalError(f"layer {held.shard.index}: {error}") from None

@@ -1,0 +1,104 @@
+"""The rows of a tape: what an accelerator does in a step, as int64 numbers that a compiled interpreter reads.
+
+Values live in two flat arenas, float32 and int64.  A row works on `ROWS` vectors; each of its windows A, B, C is
+``(START, STRIDE, FIRST)``: vector b of it is ``arena[START + b * STRIDE + FIRST :][: WIDTH]``.  Reads and updates work
+on whole vectors, so there FIRST is 0 and the stride is the number of lines of the shard.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+CODE, OPERATION, SLOT, ROWS, WIDTH, SAMPLE, MODE = range(7)
+"""Columns of a row: its code, the operation of the program that it belongs to, the shard that it works on, vectors,
+elements of each, offset of the first vector in the global batch, and what the codes below say."""
+A, B, C = 7, 10, 13
+"""First column of each window."""
+START, STRIDE, FIRST = range(3)
+TAPE_COLUMNS: Final = 16
+
+LOAD: Final = 0
+"""Inputs B from the data set, from feature `MODE` on."""
+COPY: Final = 1
+"""B = A."""
+READ: Final = 2
+"""Sums B (int64) of the lines A; `MODE` is the direction and the stream, of `FORWARD`, `BACKWARD`, `EVALUATE`."""
+ACTIVATE: Final = 3
+"""B = activation of the sums A (int64) and the digital bias."""
+SCORE: Final = 4
+"""Loss and hits of the logits A; B = the error behind them.  `MODE` is 1 where this accelerator reports them."""
+ERROR: Final = 5
+"""B = the sums A (int64)."""
+DERIVE: Final = 6
+"""C = the error B behind an activation A, brought before it."""
+UPDATE: Final = 7
+"""Change the weights by the lines A (columns) and B (rows)."""
+BIAS: Final = 8
+"""Change the digital bias by the errors A."""
+
+FORWARD, BACKWARD, EVALUATE = range(3)
+"""Modes of a read: which lines are driven, and which stream makes its noise."""
+
+CELL, CELL_STOP, LANE, LANE_STOP, TILE, TILE_STOP, LINES_OUT, LINES_IN, BIAS_START, FUNCTION, PULSED = range(11)
+"""Columns of the table of shards: the shard's part of all weights, of all stored lanes and of the tile table, its rows
+and columns, its first digital bias or -1, the code of its activation function, 1 where weights change by pulses."""
+SHARD_COLUMNS: Final = 11
+
+PASSES, REPEATS, SLOTS, COINCIDENCES, CYCLES, HITS, SCORED = range(7)
+"""Counts of an accelerator, int64."""
+EXPECTED, LOSS = range(2)
+"""Sums of an accelerator, float64."""
+
+
+class Memory(NamedTuple):
+    """The arrays of an accelerator that a step reads and changes; all of one device."""
+
+    shards: Any
+    """int64 (shards, SHARD_COLUMNS)."""
+    weights: Any
+    """float32, all cells of all shards."""
+    lanes: Any
+    """int16, stored lanes of the cells of all shards."""
+    table: Any
+    """Tile tables of all shards one after the other; offsets count from the shard's first cell."""
+    update_keys: Any
+    """uint32 (tiles, keys, 2)."""
+    read_keys: Any
+    """uint32 (3, tiles, 2), by mode."""
+    update_ints: Any
+    """int64 (shards, numbers of an update rule)."""
+    update_floats: Any
+    """float32, likewise."""
+    read_ints: Any
+    """int64 (shards, 2, numbers of a read rule): forward, backward."""
+    read_floats: Any
+    """float32, likewise."""
+    biases: Any
+    """float32, digital biases of all shards."""
+    counts: Any
+    """int64 (7,)."""
+    sums: Any
+    """float64 (2,)."""
+
+
+class Feed(NamedTuple):
+    """What several performances of a tape need besides the weights."""
+
+    x: Any
+    """The data set, float32 (samples, features), not writeable."""
+    y: Any
+    """Its labels, int64 (samples,), not writeable."""
+    indices: Any
+    """Rows of the data set, int64 (steps, global batch)."""
+    first_sample: Any
+    """Index of the first sample of the first step since the start of training (or of evaluation)."""
+    learning_rate: Any
+    """float32."""
+
+
+def constant(array: Any) -> Any:
+    """The array as one that cannot be written to, the form in which compiled code expects those of a feed."""
+    if isinstance(array, np.ndarray):
+        array = array.view()
+        array.flags.writeable = False
+    return array
