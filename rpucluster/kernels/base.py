@@ -32,8 +32,6 @@ UPDATE_FLOATS: Final = CONSTANTS + LAW_CONSTANTS
 
 MAX_BIT_LENGTH: Final = 31
 """A pulse train is a 32-bit word: bit n is slot n, bit 31 the sign."""
-BATCH_ROUND: Final = 0xFFFFFFFF
-"""Counter word of the noise that one draw per batch uses; draws per sample use the row, which is smaller."""
 FIXED_BITS: Final = 40
 """Sums over tiles are int64 in units of 2^-40."""
 FIXED_LIMIT: Final = 2.0**22

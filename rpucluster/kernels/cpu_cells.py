@@ -27,6 +27,18 @@ def lane_block(cell: Any, block: Any, key0: Any, key1: Any) -> Any:
     return l0, l1, l2, l3
 
 
+@inlined
+def lane_word(cell: Any, key0: Any, key1: Any) -> Any:
+    """The first four lanes of a cell in an int64, the first lowest."""
+    w0, w1, w2, w3 = philox(np.uint64(cell), _U0, _U0, _U0, key0, key1)
+    z0, z1 = normal_pair(w0, w1)
+    z2, z3 = normal_pair(w2, w3)
+    low = np.int64(np.int32(round_even(z0 * _PER_UNIT))) & 0xFFFF
+    low |= (np.int64(np.int32(round_even(z1 * _PER_UNIT))) & 0xFFFF) << 16
+    low |= (np.int64(np.int32(round_even(z2 * _PER_UNIT))) & 0xFFFF) << 32
+    return low | np.int64(np.int32(round_even(z3 * _PER_UNIT))) << 48
+
+
 @compiled
 def draw_lanes(out: Any, table: Any, keys: Any, lanes: int, first: int) -> None:
     """Fill ``out`` with the lanes of the shard's cells from number ``first`` on."""
@@ -65,15 +77,3 @@ def constant_cell(l0: Any, l1: Any, l2: Any, l3: Any, floats: Any) -> Any:
     low = -abs(w_min * (_ONE + w_min_dtod * z3))
     high = abs(w_max * (_ONE + w_max_dtod * z2))
     return up, down, low, high
-
-
-@compiled
-def cell_at(lanes: Any, at: Any, in_tile: Any, key0: Any, key1: Any, floats: Any) -> Any:
-    """The tolerances of a cell from its stored lanes, or from lanes made anew where none are stored."""
-    if len(lanes) > 0:
-        a = np.uint64(4) * np.uint64(at)
-        return constant_cell(
-            lanes[a], lanes[a + np.uint64(1)], lanes[a + np.uint64(2)], lanes[a + np.uint64(3)], floats
-        )
-    l0, l1, l2, l3 = lane_block(np.uint64(in_tile), _U0, key0, key1)
-    return constant_cell(l0, l1, l2, l3, floats)

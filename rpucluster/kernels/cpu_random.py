@@ -13,12 +13,14 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import extending
+from numba.core import cgutils as untyped_cgutils
 
 from rpucluster import rng
 
 Compiled = Callable[..., Any]
 intrinsic: Callable[[Compiled], Any] = extending.intrinsic  # what it makes is called without the first argument
 types: Any = numba.types
+cgutils: Any = untyped_cgutils
 
 
 _CONSTANTS = ("rng", "elementary", "layers")
@@ -51,7 +53,10 @@ inlined: Callable[[Compiled], Compiled] = numba.njit(inline="always", error_mode
 
 @intrinsic
 def philox(typingctx: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """The four words of a Philox4x32-10 block, each a clean 32-bit number in a uint64; arguments are uint64."""
+    """The four words of a Philox4x32-10 block, each a clean 32-bit number in a uint64.
+
+    Arguments are uint64 whose upper halves do not matter.
+    """
     wide = types.uint64
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -88,6 +93,23 @@ def bits_float(typingctx: Any, value: Any) -> Any:
 def popcount(typingctx: Any, value: Any) -> Any:
     """How many bits of a uint32 are set."""
     return types.uint32(types.uint32), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+@intrinsic
+def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of an element of a flat array that will soon be changed."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        for_write, keep, data_cache = ir.Constant(i32, 1), ir.Constant(i32, 3), ir.Constant(i32, 1)
+        builder.call(call, [address, for_write, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), emit
 
 
 @intrinsic
@@ -171,10 +193,14 @@ def fill_normals(out: Any, first_block: int, blocks: int, k0: Any, k1: Any, samp
 
 @compiled
 def listed_normals(out: Any, listed: Any, blocks: int) -> None:
-    """As `fill_normals`, but for blocks listed as uint64 (6, blocks): four counter words and two key words."""
-    index, low, high, round, key0, key1 = listed[0], listed[1], listed[2], listed[3], listed[4], listed[5]
+    """As `fill_normals`, but for blocks listed as uint64 (3, room): index and round, sample, the two key words.
+
+    Of two words that share a number the first is the lower half.
+    """
+    places, samples, keys = listed[0], listed[1], listed[2]
     for i in range(blocks):
-        w0, w1, w2, w3 = philox(index[i], low[i], high[i], round[i], key0[i], key1[i])
+        place, sample, key = places[i], samples[i], keys[i]
+        w0, w1, w2, w3 = philox(place, sample, sample >> _32, place >> _32, key, key >> _32)
         z0, z1 = normal_pair(w0, w1)
         z2, z3 = normal_pair(w2, w3)
         out[4 * i] = z0

@@ -1,11 +1,24 @@
 """Pulse trains, their coincidences and single pulses on the CPU, compiled by Numba."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels.base import REPLAY_KEY
+from rpucluster.kernels.base import (
+    BIT_LENGTH,
+    COL0,
+    COLS,
+    D_KEY,
+    DW_MIN,
+    DYNAMIC,
+    MANAGEMENT,
+    REPLAY_KEY,
+    ROW0,
+    ROWS,
+    X_KEY,
+)
 from rpucluster.kernels.cpu_random import (
+    bits_float,
     compiled,
     float_bits,
     inlined,
@@ -17,10 +30,13 @@ from rpucluster.kernels.cpu_random import (
 
 SLOTS = np.uint32(0x7FFFFFFF)
 """The slots of a train's word; the bit above is the sign."""
+COLUMN, COUNT_AT, COUNT, SIGN = np.uint32((1 << 20) - 1), np.uint32(20), np.uint32(31), np.uint32(1 << 31)
+"""Parts of a hit, a uint32: its column, its number of coincidences, which starts at bit COUNT_AT, and a sign."""
 INFINITY_BITS = np.int32(0x7F800000)
 
 _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
+_ONE_PULSE = np.uint32(1 << 20)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
@@ -61,23 +77,22 @@ def gains(x_peak: Any, d_peak: Any, lr: Any, dw_min: Any, bit_length: int, manag
 
 @compiled
 def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, scratch: Any) -> Any:
-    """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (3, lines + 9).
+    """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (4, lines + 8).
 
     Row 0 gets their indices, row 1 the limits below which a word fires, row 2 the trains.  Returns how many lines
     there are and the sum of their limits.
     """
-    lines, limits, words = scratch[0], scratch[1], scratch[2]
-    count = 0
+    lines, limits, words, all_limits = scratch[0], scratch[1], scratch[2], scratch[3]
     total = _U0
     for j in range(len(values)):
         p = min(abs(values[j]) * gain, _ONE) if values[j] != _ZERO else _ZERO
-        exact = np.float64(p) * 4294967296.0
-        whole = np.int64(exact)
-        limit = np.uint64(whole + np.int64(exact > np.float64(whole)))
+        all_limits[j] = np.uint64(np.ceil(np.float64(p) * 4294967296.0))
+        total += all_limits[j]
+    count = 0
+    for j in range(len(values)):
         lines[count] = np.uint64(j)
-        limits[count] = limit
-        total += limit
-        count += int(p > _ZERO)
+        limits[count] = all_limits[j]
+        count += int(all_limits[j] != _U0)
     padded = count + 7 & ~7  # whole SIMD registers; what the surplus lanes hold is nobody's
     words[:padded] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
@@ -96,36 +111,127 @@ def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int
     return count, total
 
 
-@compiled
-def row_hits(planes: Any, x_words: Any, d_word: Any, row_start: int, cells: Any, counts: Any, start: int) -> Any:
-    """Append the cells of one row that have a coincidence in one sample, in column order.
+class Trains(NamedTuple):
+    """The trains of a batch on one tile."""
 
-    ``planes`` is flat uint64 (groups of 64 columns, slots).  ``cells`` gets row_start + column, ``counts`` the
-    coincidences with bit 31 set where they lower the weight.  Returns the new length of the lists and the sum of
-    the coincidences.
+    x_words: Any  # uint32 (B, cols): the trains of the columns that fire at all
+    x_lines: Any  # uint32 (B, cols): their columns, as hits without a number; bit 31 is the sign of x
+    x_count: Any  # int64 (B,): how many these are
+    d_words: Any  # uint32 (rows, B)
+    singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
+    starts: Any  # int64 (B, 32): first of these; the next slot's is the end
+
+
+@compiled
+def fire_columns(trains: Any, scratch: Any, count: int, b: int, bits: int, used: Any) -> Any:
+    """Put the trains of the columns of sample b, as `make_trains` left them, into ``trains``.
+
+    ``used`` tells how much of ``singles`` is taken; returns the trains, perhaps with a longer list, and the new
+    number.
     """
-    hits = start
-    total = 0
-    slots = d_word & SLOTS
-    groups = (len(x_words) + 63) >> 6
-    length = len(planes) // groups
-    for group in range(groups):
-        columns = _U0
-        rest = np.uint64(slots)
-        while rest != _U0:
-            columns |= planes[np.uint64(group * length) + lowest_bit(rest)]
-            rest &= rest - _U1
-        first = np.uint64(64 * group)
-        while columns != _U0:
-            j = first + lowest_bit(columns)
-            columns &= columns - _U1
-            n = popcount(np.uint32(slots & x_words[j]))
-            lowers = np.uint32(~(d_word ^ x_words[j]) & np.uint32(0x80000000))
-            cells[np.uint64(hits)] = np.uint64(row_start) + j
-            counts[np.uint64(hits)] = n | lowers
-            hits += 1
-            total += int(n)
+    lines, words = trains.x_lines[b], trains.x_words[b]
+    active = np.int64(0)
+    pulses = np.int64(0)
+    for a in range(count):
+        word = np.uint32(scratch[2, a])
+        words[active] = word
+        lines[active] = np.uint32(scratch[0, a]) | (word & ~SLOTS)
+        pulses += np.int64(popcount(word & SLOTS))
+        active += np.int64((word & SLOTS) != 0)
+    trains.x_count[b] = active
+    singles = trains.singles
+    if used + pulses + 1 > len(singles):  # 1: the compaction writes before it knows
+        longer = np.empty(2 * (used + pulses + 1), np.uint32)
+        longer[:used] = singles[:used]
+        singles = longer
+    for slot in range(bits):
+        trains.starts[b, slot] = used
+        for a in range(active):
+            singles[used] = lines[a] | _ONE_PULSE
+            used += np.int64(words[a] >> np.uint32(slot) & np.uint32(1))
+    trains.starts[b, bits] = used
+    return Trains(trains.x_words, trains.x_lines, trains.x_count, trains.d_words, singles, trains.starts), used
+
+
+@inlined
+def row_hits(trains: Any, b: int, slots: Any, falls: Any, raise_only: bool, found: Any) -> Any:
+    """List the hits of sample b in a row that fires in these slots, in column order; how many, and coincidences.
+
+    ``falls`` turns signs of x into those of falls; with ``raise_only`` hits that lower a weight are left out.
+    """
+    hits, total = np.int64(0), np.int64(0)
+    if slots & (slots - np.uint32(1)) == 0:
+        slot = np.int64(lowest_bit(np.uint64(slots)))
+        start = np.uint64(trains.starts[b, slot])
+        hits = total = trains.starts[b, slot + 1] - trains.starts[b, slot]
+        for k in range(hits):
+            found[np.uint64(k)] = trains.singles[start + np.uint64(k)]
+    else:
+        for k in range(trains.x_count[b]):
+            n = popcount(trains.x_words[b, np.uint64(k)] & slots)
+            found[np.uint64(hits)] = trains.x_lines[b, np.uint64(k)] | n << COUNT_AT
+            hits += np.int64(n != 0)
+            total += np.int64(n)
+    if raise_only:
+        listed = hits
+        hits, total = np.int64(0), np.int64(0)
+        for k in range(listed):
+            hit = found[np.uint64(k)]
+            found[np.uint64(hits)] = hit
+            if hit ^ falls < SIGN:
+                hits += 1
+                total += np.int64(hit >> COUNT_AT & COUNT)
     return hits, total
+
+
+@compiled
+def train_of(trains: Any, b: int, column: Any) -> Any:
+    """The train of a column in sample b: 0 if it does not fire at all."""
+    lines = trains.x_lines[b, : trains.x_count[b]]
+    low, high = 0, len(lines)
+    while low < high:
+        middle = (low + high) // 2
+        if (lines[middle] & SLOTS) < column:
+            low = middle + 1
+        else:
+            high = middle
+    found = low < len(lines) and (lines[low] & SLOTS) == column
+    return trains.x_words[b, low] if found else np.uint32(0)
+
+
+@compiled
+def tile_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int
+) -> Any:
+    """Trains of a batch on one tile; also slots used and expected coincidences, over the samples."""
+    rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
+    samples = len(x)
+    trains = Trains(
+        np.empty((samples, cols), np.uint32),
+        np.empty((samples, cols), np.uint32),
+        np.zeros(samples, np.int64),
+        np.zeros((rows, samples), np.uint32),
+        np.empty(cols * (samples + 1), np.uint32),
+        np.zeros((samples, 32), np.int64),
+    )
+    scratch = np.empty((4, max(rows, cols) + 8), np.uint64)
+    slots = used = 0
+    expected = 0.0
+    management, dynamic = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0
+    for b in range(samples):
+        xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
+        x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
+        bits, gain_x, gain_d = gains(x_peak, d_peak, lr, floats[DW_MIN], ints[BIT_LENGTH], management, dynamic)
+        slots += bits
+        if gain_x > _ZERO:
+            sample = first_sample + b
+            count, x_total = make_trains(xs, gain_x, bits, keys[t, X_KEY, 0], keys[t, X_KEY, 1], sample, scratch)
+            trains, used = fire_columns(trains, scratch, count, b, bits, used)
+            count, d_total = make_trains(ds, gain_d, bits, keys[t, D_KEY, 0], keys[t, D_KEY, 1], sample, scratch)
+            for a in range(count):
+                trains.d_words[np.int64(scratch[0, a]), b] = np.uint32(scratch[2, a])
+            expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)
+    return trains, slots, expected
 
 
 @compiled

@@ -109,11 +109,9 @@ class CudaKernels:
                 table, keys, values, samples, np.int32(lines), np.int32(is_d), np.int32(padded), slots, gains[is_d],
                 np.int64(first_sample), words[is_d], totals[is_d], status,
             ))  # fmt: skip
-        if rule.noise_per_batch:
-            name, threads, block = "update_per_batch", tiling.tile_rows * tiling.tile_cols, (_THREADS, 1)
-        else:
-            name, threads, block = "update_per_sample", 32 * tiling.tile_rows, (32, 4)  # a warp for each row
-        self._launch(name, (tiling.tiles, _parts(threads, _THREADS)), block, (
+        name = "update_per_batch" if rule.noise_per_batch else "update_per_sample"
+        # a warp for each row
+        self._launch(name, (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
             weights, lanes, np.int32(len(lanes) > 0), table, keys, self._floats(rule), *words, samples,
             np.int32(tiling.tile_rows), np.int32(tiling.tile_cols), np.int64(first_sample), np.int32(rule.raise_only),
             coincidences, status,

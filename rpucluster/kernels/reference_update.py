@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from rpucluster.devices import Cells, Int16
 from rpucluster.kernels.base import (
-    BATCH_ROUND,
     D_KEY,
     NOISE_KEY,
     REPLAY_KEY,
@@ -148,8 +147,9 @@ def _apply_batch(
     n_up, n_down = (counts * ~lowers).sum(0), (counts * lowers).sum(0)
     up, down = n_up.astype(F32) * cells.up, n_down.astype(F32) * cells.down
     z = np.zeros(w.shape, F32)
-    if std > 0:
-        z = normals(keys[NOISE_KEY], w.size, first_sample, round=BATCH_ROUND).reshape(w.shape)
+    for i in range(len(w) if std > 0 else 0):
+        hit = np.flatnonzero(n_up[i] + n_down[i])  # in column order: the k-th hit takes normal k
+        z[i, hit] = normals(keys[NOISE_KEY], len(hit), first_sample, round=i)
     noise = std * np.sqrt(up * cells.up + down * cells.down)
     new = np.minimum(np.maximum(w + ((up - down) + noise * z), cells.lower), cells.upper)
     near = (w + (up * ahead + down * behind) > cells.upper) | (w - (down * ahead + up * behind) < cells.lower)

@@ -177,62 +177,73 @@ extern "C" __global__ void update_per_sample(
     if (found) atomicAdd(coincidences, found);
 }
 
-// One cell: counts over the batch, one draw of noise.
-__device__ __forceinline__ void batch_cell(
-    float* w, const short* lanes, int stored, i64 place, const u32* xs, const u32* ds, int samples, int tile_rows,
-    int tile_cols, i64 first_sample, u32 cell, const u32* key, const float* f, int raise_only, u64* coincidences
+// All pulses of a batch as one draw of noise, or one by one where a clip between two of them is possible; xs and ds
+// are the trains of the cell's column and row, one sample after the other.
+__device__ __forceinline__ float pulse_batch(
+    float old, int ups, int downs, Cell of, float z, const float* f, const u32* key, u64 first_sample, u32 cell,
+    const u32* xs, int x_stride, const u32* ds, int d_stride, int samples, int raise_only
 ) {
-    int ups = 0, downs = 0;
+    float up = (float)ups * of.up, down = (float)downs * of.down;
+    bool near = old + (up * f[AHEAD] + down * f[BEHIND]) > of.high || old - (down * f[AHEAD] + up * f[BEHIND]) < of.low;
+    if (ups + downs == 1 || !near) {
+        float noise = f[STD] * sqrtf(up * of.up + down * of.down);
+        return fminf(fmaxf(old + ((up - down) + noise * z), of.low), of.high);
+    }
     for (int b = 0; b < samples; ++b) {
-        u32 x_word = xs[(i64)b * tile_cols], d_word = ds[(i64)b * tile_rows];
-        int n = __popc(d_word & x_word & SLOTS);
-        if ((d_word ^ x_word) <= SLOTS) downs += n; else ups += n;
+        u32 x_word = xs[(i64)b * x_stride], d_word = ds[(i64)b * d_stride];
+        bool lowers = (d_word ^ x_word) <= SLOTS;
+        int n = lowers && raise_only ? 0 : __popc(d_word & x_word & SLOTS);
+        old = replay(
+            old, n, lowers, lowers ? of.down : of.up, of.low, of.high, f[STD], key + REPLAY_KEY, first_sample + b, cell);
     }
-    if (raise_only) downs = 0;
-    if (ups + downs == 0) return;
-    atomicAdd(coincidences, (u64)(ups + downs));
-    Cell of = cell_at(lanes, stored, place, cell, key + DEVICE_KEY, f);
-    float std = f[STD], ahead = f[AHEAD], behind = f[BEHIND];
-    float up = (float)ups * of.up, down = (float)downs * of.down, old = *w;
-    if (ups + downs > 1
-            && (old + (up * ahead + down * behind) > of.high || old - (down * ahead + up * behind) < of.low)) {
+    return old;
+}
+
+// One warp per row, as above, but first all samples of a cell are counted.
+extern "C" __global__ void update_per_batch(
+    float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
+    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
+    int raise_only, u64* coincidences, const int* status
+) {
+    int t = blockIdx.x, lane = threadIdx.x;
+    i64 row = (i64)blockIdx.y * blockDim.y + threadIdx.y;
+    Tile tile = tile_at(table, t);
+    if (*status || row >= tile.rows) return;
+    const u32* key = keys + KEYS * t;
+    const u32* ds = d_words + (i64)t * samples * tile_rows + row;
+    u64 found = 0;
+    u32 hits = 0;
+    for (i64 start = 0; start < tile.cols; start += 32) {
+        i64 j = start + lane;
+        const u32* xs = x_words + (i64)t * samples * tile_cols + j;
+        int ups = 0, downs = 0;
         for (int b = 0; b < samples; ++b) {
-            u32 x_word = xs[(i64)b * tile_cols], d_word = ds[(i64)b * tile_rows];
-            bool lowers = (d_word ^ x_word) <= SLOTS;
-            if (lowers && raise_only) continue;
-            old = replay(
-                old, __popc(d_word & x_word & SLOTS), lowers, lowers ? of.down : of.up, of.low, of.high, std,
-                key + REPLAY_KEY, first_sample + b, cell);
+            u32 d_word = ds[(i64)b * tile_rows];
+            if ((d_word & SLOTS) == 0) continue;
+            u32 x_word = j < tile.cols ? xs[(i64)b * tile_cols] : 0;
+            int n = __popc(d_word & x_word & SLOTS);
+            if ((d_word ^ x_word) <= SLOTS) downs += raise_only ? 0 : n; else ups += n;
         }
-        *w = old;
-        return;
+        u32 vote = __ballot_sync(WARP, ups + downs > 0);
+        if (ups + downs > 0) {
+            u32 ordinal = hits + __popc(vote & ((1u << lane) - 1));
+            i64 cell = row * tile.cols + j, place = tile.offset + cell;
+            Cell of = cell_at(lanes, stored, place, (u32)cell, key + DEVICE_KEY, f);
+            float z = f[STD] > 0.0f ? normal(ordinal, first_sample, (u32)row, key + NOISE_KEY) : 0.0f;
+            weights[place] = pulse_batch(
+                weights[place], ups, downs, of, z, f, key, first_sample, (u32)cell, xs, tile_cols, ds, tile_rows,
+                samples, raise_only);
+            found += ups + downs;
+        }
+        hits += __popc(vote);
     }
-    float z = std > 0.0f ? normal(cell, first_sample, 0xFFFFFFFFu, key + NOISE_KEY) : 0.0f;
-    float noise = std * sqrtf(up * of.up + down * of.down);
-    *w = fminf(fmaxf(old + ((up - down) + noise * z), of.low), of.high);
+    if (found) atomicAdd(coincidences, found);
 }
 
 // One thread per cell, or several cells if there are more than a grid can have.
 #define FOR_CELLS(tile) \
     for (i64 cell = (i64)blockIdx.y * blockDim.x + threadIdx.x; cell < tile.rows * tile.cols; \
          cell += (i64)gridDim.y * blockDim.x)
-
-extern "C" __global__ void update_per_batch(
-    float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
-    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
-    int raise_only, u64* coincidences, const int* status
-) {
-    int t = blockIdx.x;
-    Tile tile = tile_at(table, t);
-    if (*status) return;
-    FOR_CELLS(tile) {
-        i64 place = tile.offset + cell;
-        batch_cell(
-            weights + place, lanes, stored, place, x_words + (i64)t * samples * tile_cols + cell % tile.cols,
-            d_words + (i64)t * samples * tile_rows + cell / tile.cols, samples, tile_rows, tile_cols, first_sample,
-            (u32)cell, keys + KEYS * t, f, raise_only, coincidences);
-    }
-}
 
 // Plain gradient descent, one sample after the other.
 extern "C" __global__ void update_exact(
