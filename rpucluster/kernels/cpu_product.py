@@ -1,0 +1,287 @@
+"""Products of a tile with a batch of vectors on the CPU, in an order of additions that the tile's shape alone decides.
+
+Forward, a row is cut into blocks of 1024 columns; within a block, column j is added to lane j mod 8, then the lanes
+are added, then the blocks.  Backward, rows are added one after the other.  Each step is a fused multiply-add.  So
+every sample gets the same bits in a batch of any size, on any thread, whichever of the loops below computes it.
+
+The loops keep twelve sums in registers, four lines by three samples or three vectors of lines by four samples, so
+that seven loads serve twelve multiply-adds; blocks are as large as the first- and second-level caches hold.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from rpucluster.kernels.cpu_random import compiled, inlined
+from rpucluster.kernels.cpu_vector import (
+    load,
+    load_first,
+    multiply_add,
+    spread,
+    store,
+    total,
+    zeros,
+)
+
+COLUMNS_TOGETHER = 1024
+"""Columns of a forward block: changing it changes the order of additions."""
+_ROWS_TOGETHER = 64
+_PANEL = 24
+"""Columns of a backward panel: three vectors."""
+_PANEL_BATCH = 4
+"""From so many samples on, the backward product takes panels."""
+_PACKED_BATCH, _UNPACKED_COLS = 12, 768
+"""From so many samples and so many columns on, it copies blocks of the tile so that panels lie together: lines of a
+cache that are a power of two apart displace each other.  Measured."""
+_PACKED_ROWS, _PACKED_COLS = 128, 480
+_WIDE_ROWS = 32
+"""Rows of a block of a wide tile that is not copied."""
+_0 = np.int64(0)
+
+
+@compiled
+def padded_lines(lines: int) -> int:
+    """Distance of samples in the arrays given to products: whole panels, and not a multiple of a cache's period."""
+    return (lines + _PANEL - 1) // _PANEL * _PANEL + 16
+
+
+@compiled
+def padded_samples(samples: int) -> int:
+    """Samples for which the arrays given to products need room."""
+    return (samples + 3) // 4 * 4 + 1
+
+
+@compiled
+def packed_size(rows: int, cols: int, samples: int) -> int:
+    """Floats that the backward product needs to copy blocks of the tile into."""
+    if samples < _PANEL_BATCH:
+        return 0
+    if not _packs(cols, samples):
+        return min(rows, _PACKED_ROWS) * _PANEL
+    return min(rows, _PACKED_ROWS) * min((cols + _PANEL - 1) // _PANEL * _PANEL, _PACKED_COLS)
+
+
+@inlined
+def _packs(cols: int, samples: int) -> bool:
+    return samples >= _PACKED_BATCH and cols > _UNPACKED_COLS
+
+
+@inlined
+def _four_by_three(w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, sv: int, cols: int, y: Any, o: int, sy: int, first: bool) -> None:  # fmt: skip
+    """Four rows times three samples: ``y[o + sample * sy + row]`` gets a block's sums, or has them added."""
+    b1, b2 = b + sv, b + 2 * sv
+    a00 = a01 = a02 = a10 = a11 = a12 = a20 = a21 = a22 = a30 = a31 = a32 = zeros()
+    whole = cols & ~7
+    for j in range(0, whole, 8):
+        x0, x1, x2 = load(v, b + j), load(v, b1 + j), load(v, b2 + j)
+        m = load(w, r0 + j)
+        a00, a01, a02 = multiply_add(m, x0, a00), multiply_add(m, x1, a01), multiply_add(m, x2, a02)
+        m = load(w, r1 + j)
+        a10, a11, a12 = multiply_add(m, x0, a10), multiply_add(m, x1, a11), multiply_add(m, x2, a12)
+        m = load(w, r2 + j)
+        a20, a21, a22 = multiply_add(m, x0, a20), multiply_add(m, x1, a21), multiply_add(m, x2, a22)
+        m = load(w, r3 + j)
+        a30, a31, a32 = multiply_add(m, x0, a30), multiply_add(m, x1, a31), multiply_add(m, x2, a32)
+    rest = cols - whole
+    if rest:
+        x0, x1, x2 = load(v, b + whole), load(v, b1 + whole), load(v, b2 + whole)
+        m = load_first(w, r0 + whole, rest)
+        a00, a01, a02 = multiply_add(m, x0, a00), multiply_add(m, x1, a01), multiply_add(m, x2, a02)
+        m = load_first(w, r1 + whole, rest)
+        a10, a11, a12 = multiply_add(m, x0, a10), multiply_add(m, x1, a11), multiply_add(m, x2, a12)
+        m = load_first(w, r2 + whole, rest)
+        a20, a21, a22 = multiply_add(m, x0, a20), multiply_add(m, x1, a21), multiply_add(m, x2, a22)
+        m = load_first(w, r3 + whole, rest)
+        a30, a31, a32 = multiply_add(m, x0, a30), multiply_add(m, x1, a31), multiply_add(m, x2, a32)
+    o1, o2 = o + sy, o + 2 * sy
+    if first:
+        y[o], y[o + 1], y[o + 2], y[o + 3] = total(a00), total(a10), total(a20), total(a30)
+        y[o1], y[o1 + 1], y[o1 + 2], y[o1 + 3] = total(a01), total(a11), total(a21), total(a31)
+        y[o2], y[o2 + 1], y[o2 + 2], y[o2 + 3] = total(a02), total(a12), total(a22), total(a32)
+    else:
+        y[o] += total(a00)
+        y[o + 1] += total(a10)
+        y[o + 2] += total(a20)
+        y[o + 3] += total(a30)
+        y[o1] += total(a01)
+        y[o1 + 1] += total(a11)
+        y[o1 + 2] += total(a21)
+        y[o1 + 3] += total(a31)
+        y[o2] += total(a02)
+        y[o2 + 1] += total(a12)
+        y[o2 + 2] += total(a22)
+        y[o2 + 3] += total(a32)
+
+
+@inlined
+def _four_by_one(w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, cols: int, y: Any, o: int, first: bool) -> None:  # fmt: skip
+    """Four rows times one sample."""
+    a0 = a1 = a2 = a3 = zeros()
+    whole = cols & ~7
+    for j in range(0, whole, 8):
+        x = load(v, b + j)
+        a0, a1 = multiply_add(load(w, r0 + j), x, a0), multiply_add(load(w, r1 + j), x, a1)
+        a2, a3 = multiply_add(load(w, r2 + j), x, a2), multiply_add(load(w, r3 + j), x, a3)
+    rest = cols - whole
+    if rest:
+        x = load(v, b + whole)
+        a0 = multiply_add(load_first(w, r0 + whole, rest), x, a0)
+        a1 = multiply_add(load_first(w, r1 + whole, rest), x, a1)
+        a2 = multiply_add(load_first(w, r2 + whole, rest), x, a2)
+        a3 = multiply_add(load_first(w, r3 + whole, rest), x, a3)
+    if first:
+        y[o], y[o + 1], y[o + 2], y[o + 3] = total(a0), total(a1), total(a2), total(a3)
+    else:
+        y[o] += total(a0)
+        y[o + 1] += total(a1)
+        y[o + 2] += total(a2)
+        y[o + 3] += total(a3)
+
+
+@compiled
+def forward_product(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int) -> None:
+    """``y[b * sy + i] = sum_j w[start + i * cols + j] v[b * sv + j]``, all flat float32.
+
+    ``v`` holds zeros from ``cols`` to the next multiple of eight; what ``y`` holds beyond ``rows`` and ``samples``
+    (see `padded_lines`, `padded_samples`) is overwritten, and ``v`` beyond ``samples`` is read.
+    """
+    threes = samples // 3 * 3 + (3 if samples % 3 == 2 else 0)
+    together = _ROWS_TOGETHER if samples > 2 else 4  # few samples: along the rows as they lie
+    for near in range(0, rows, together):
+        for k in range(0, cols, COLUMNS_TOGETHER):
+            width = min(COLUMNS_TOGETHER, cols - k)
+            for i in range(near, min(near + together, rows), 4):
+                # rows behind the last are the last again; there is room for their results
+                r0 = start + i * cols + k
+                r1 = r0 + (cols if i + 1 < rows else _0)
+                r2 = r1 + (cols if i + 2 < rows else _0)
+                r3 = r2 + (cols if i + 3 < rows else _0)
+                for b in range(0, threes, 3):
+                    _four_by_three(w, r0, r1, r2, r3, v, b * sv + k, sv, width, y, b * sy + i, sy, k == 0)
+                for b in range(threes, samples):
+                    _four_by_one(w, r0, r1, r2, r3, v, b * sv + k, width, y, b * sy + i, k == 0)
+
+
+@compiled
+def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int) -> None:
+    """The backward product for few samples: eight rows at a time, as they lie."""
+    whole = cols & ~7
+    for b in range(samples):
+        for j in range(0, cols, 8):
+            store(y, b * sy + j, zeros())
+    for i in range(0, rows - 7, 8):
+        at = start + i * cols
+        for b in range(samples):
+            q, o = b * sv + i, b * sy
+            x0, x1, x2, x3 = spread(v, q), spread(v, q + 1), spread(v, q + 2), spread(v, q + 3)
+            x4, x5, x6, x7 = spread(v, q + 4), spread(v, q + 5), spread(v, q + 6), spread(v, q + 7)
+            for j in range(0, whole, 8):
+                p = at + j
+                a = multiply_add(load(w, p), x0, load(y, o + j))
+                a = multiply_add(load(w, p + cols), x1, a)
+                a = multiply_add(load(w, p + 2 * cols), x2, a)
+                a = multiply_add(load(w, p + 3 * cols), x3, a)
+                a = multiply_add(load(w, p + 4 * cols), x4, a)
+                a = multiply_add(load(w, p + 5 * cols), x5, a)
+                a = multiply_add(load(w, p + 6 * cols), x6, a)
+                a = multiply_add(load(w, p + 7 * cols), x7, a)
+                store(y, o + j, a)
+            if whole < cols:
+                p, rest = at + whole, cols - whole
+                a = load(y, o + whole)
+                for k in range(8):
+                    a = multiply_add(load_first(w, p + k * cols, rest), spread(v, q + k), a)
+                store(y, o + whole, a)
+    for i in range(rows & ~7, rows):
+        for b in range(samples):
+            x, p, o = spread(v, b * sv + i), start + i * cols, b * sy
+            for j in range(0, whole, 8):
+                store(y, o + j, multiply_add(load(w, p + j), x, load(y, o + j)))
+            if whole < cols:
+                store(
+                    y, o + whole, multiply_add(load_first(w, p + whole, cols - whole), x, load(y, o + whole))
+                )
+
+
+@inlined
+def _panel(w: Any, p: int, step: int, rows: int, v: Any, q: int, sv: int, y: Any, o: int, sy: int) -> None:
+    """24 columns times four samples: add the product of some rows, ``step`` apart, to y."""
+    o1, o2, o3 = o + sy, o + 2 * sy, o + 3 * sy
+    a00, a01, a02 = load(y, o), load(y, o + 8), load(y, o + 16)
+    a10, a11, a12 = load(y, o1), load(y, o1 + 8), load(y, o1 + 16)
+    a20, a21, a22 = load(y, o2), load(y, o2 + 8), load(y, o2 + 16)
+    a30, a31, a32 = load(y, o3), load(y, o3 + 8), load(y, o3 + 16)
+    for i in range(q, q + rows):
+        m0, m1, m2 = load(w, p), load(w, p + 8), load(w, p + 16)
+        p += step
+        x = spread(v, i)
+        a00, a01, a02 = multiply_add(m0, x, a00), multiply_add(m1, x, a01), multiply_add(m2, x, a02)
+        x = spread(v, i + sv)
+        a10, a11, a12 = multiply_add(m0, x, a10), multiply_add(m1, x, a11), multiply_add(m2, x, a12)
+        x = spread(v, i + 2 * sv)
+        a20, a21, a22 = multiply_add(m0, x, a20), multiply_add(m1, x, a21), multiply_add(m2, x, a22)
+        x = spread(v, i + 3 * sv)
+        a30, a31, a32 = multiply_add(m0, x, a30), multiply_add(m1, x, a31), multiply_add(m2, x, a32)
+    store(y, o, a00)
+    store(y, o + 8, a01)
+    store(y, o + 16, a02)
+    store(y, o1, a10)
+    store(y, o1 + 8, a11)
+    store(y, o1 + 16, a12)
+    store(y, o2, a20)
+    store(y, o2 + 8, a21)
+    store(y, o2 + 16, a22)
+    store(y, o3, a30)
+    store(y, o3 + 8, a31)
+    store(y, o3 + 16, a32)
+
+
+@inlined
+def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> None:
+    """Copy a block of the tile so that each panel of 24 columns lies together, zeros behind the last column."""
+    whole = width // _PANEL * _PANEL
+    rest = width - whole
+    for i in range(rows):
+        at, p = start + i * cols, i * _PANEL
+        for j in range(at, at + whole, _PANEL):
+            store(packed, p, load(w, j))
+            store(packed, p + 8, load(w, j + 8))
+            store(packed, p + 16, load(w, j + 16))
+            p += rows * _PANEL
+        if rest:
+            store(packed, p, load_first(w, at + whole, rest))
+            store(packed, p + 8, load_first(w, at + whole + 8, rest - 8))
+            store(packed, p + 16, load_first(w, at + whole + 16, rest - 16))
+
+
+@compiled
+def backward_product(
+    w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int, packed: Any
+) -> None:
+    """``y[b * sy + j] = sum_i w[start + i * cols + j] v[b * sv + i]``, all flat float32.
+
+    ``packed`` is scratch of `packed_size`; ``v`` and ``y`` as for `forward_product`.
+    """
+    if samples < _PANEL_BATCH:
+        _stream(w, start, rows, cols, v, sv, y, sy, samples)
+        return
+    for b in range(samples):
+        for j in range(b * sy, b * sy + cols, 8):
+            store(y, j, zeros())
+    packs = _packs(cols, samples)
+    tall = _WIDE_ROWS if cols > _UNPACKED_COLS and not packs else _PACKED_ROWS
+    for i in range(0, rows, tall):
+        height = min(tall, rows - i)
+        at = start + i * cols
+        for j in range(0, cols, _PACKED_COLS):
+            width = min(_PACKED_COLS, cols - j)
+            direct = _0 if packs else width // _PANEL * _PANEL
+            for k in range(j, j + direct, _PANEL):
+                for b in range(0, samples, 4):
+                    _panel(w, at + k, cols, height, v, b * sv + i, sv, y, b * sy + k, sy)
+            if direct < width:
+                _pack(w, at + j + direct, cols, height, width - direct, packed)
+            for k in range(direct, width, _PANEL):
+                for b in range(0, samples, 4):
+                    p = (k - direct) * height
+                    _panel(packed, p, _PANEL, height, v, b * sv + i, sv, y, b * sy + j + k, sy)
