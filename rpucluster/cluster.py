@@ -26,7 +26,7 @@ from rpucluster.config import (
     read_toml,
     validated,
 )
-from rpucluster.settings import Converters
+from rpucluster.periphery import Converters
 from rpucluster.topology import Network
 
 CLUSTER_TABLES = ("accelerator", "network")

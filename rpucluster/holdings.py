@@ -65,7 +65,7 @@ class Holdings:
         self._spans = _spans(job, blocks)
         ends = self._spans[-1] if blocks else np.zeros(8, np.int64)
         self._weights, self._lanes = xp.empty(int(ends[1]), "f4"), xp.empty(int(ends[3]), "i2")
-        self._biases = xp.zeros(int(ends[7]), "f4")
+        self._averages, self._biases = xp.zeros((2, int(ends[5])), "f4"), xp.zeros(int(ends[7]), "f4")
         self.by_slot = [self._hold(slot, layer, block) for slot, (layer, block) in enumerate(blocks)]
         """The shards, in the order of the layers."""
         self.by_layer = {held.shard.index: held for held in self.by_slot}
@@ -110,6 +110,7 @@ class Holdings:
             xp=self._xp,
             tolerances=job.run.tolerances,
             storage=Storage(self._weights[span[0] : span[1]], self._lanes[span[2] : span[3]]),
+            averages=self._averages[:, span[4] : span[5]],
         )
         grid.initialise(job.train.initial_scale / float(np.sqrt(model.inputs + 1)))
         needs = (min(block.cols[0], model.inputs), min(block.cols[1], model.inputs))
@@ -145,6 +146,7 @@ class Holdings:
             update_floats=np.stack([floats for _, floats in updates]),
             read_ints=np.stack([ints for ints, _ in reads]),
             read_floats=np.stack([floats for _, floats in reads]),
+            averages=self._averages,
             biases=self._biases,
             counts=self.counts,
             sums=self.sums,

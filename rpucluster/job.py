@@ -16,7 +16,8 @@ from pydantic_core import PydanticKnownError
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
 from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
-from rpucluster.settings import Management, Tolerances, UpdateSettings
+from rpucluster.periphery import Management
+from rpucluster.settings import Tolerances, UpdateSettings
 
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]

@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 from rpucluster import kernels as kernel_sets
 from rpucluster.algorithms import Plane, checked
 from rpucluster.algorithms import Storage as Storage
-from rpucluster.arrays import namespace
+from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Device, PulsedDevice
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import KernelChoice, ReadRule, Tiling, UpdateRule
+from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule
 from rpucluster.kernels import from_fixed as from_fixed
+from rpucluster.periphery import Converters as Converters
+from rpucluster.periphery import Management as Management
+from rpucluster.periphery import read_rule
 from rpucluster.rng import Float32, Purpose, init_uniform, stream_keys
-from rpucluster.settings import Converters as Converters
-from rpucluster.settings import Management as Management
 from rpucluster.settings import Tolerances as Tolerances
 from rpucluster.settings import UpdateSettings as UpdateSettings
 from rpucluster.settings import stored_lanes
 
-BOUND_ROUNDS = 10
-"""Bound management repeats a read at most so often: inputs halved ten times reach bounds 1000 times as wide."""
 _UPDATE_STREAMS = (
     Purpose.X_PULSES,
     Purpose.D_PULSES,
@@ -34,6 +33,8 @@ _UPDATE_STREAMS = (
 )
 """In the order of the kernels' keys."""
 _READ_STREAMS = (Purpose.READ_FORWARD, Purpose.READ_BACKWARD, Purpose.EVALUATE)
+_AVERAGES = ("forward_averages", "backward_averages")
+"""What `TileGrid.state` calls the running averages of noise management."""
 _PER_REPLICA = (Purpose.DEVICE, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
 """Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
@@ -95,7 +96,8 @@ class TileGrid:
     ``tile_rows`` x ``tile_cols`` from the upper left; the shard holds tile rows ``row_tiles[0]`` up to, without,
     ``row_tiles[1]``, and tile columns likewise.  Tolerances, pulses and noise belong to the tile's place in the
     layer, so a shard behaves as the same tiles of any other shard would.  ``tolerances`` chooses between memory and
-    computation and changes no value; ``storage`` gives the arrays to live in.
+    computation and changes no value; ``storage`` gives the arrays to live in, ``averages`` float32 (2, tiles) that of
+    the running averages of noise management, forward and backward.
 
     Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device whose step
     depends on its weight; methods raise `NumericalError`, which names the layer, for a signal that is not finite
@@ -124,6 +126,7 @@ class TileGrid:
         kernels: KernelChoice = "auto",
         tolerances: Tolerances = "auto",
         storage: Storage | None = None,
+        averages: Any = None,
     ) -> None:
         if update.noise_per == "batch" and device.step_depends_on_weight:
             raise ValueError(
@@ -155,11 +158,17 @@ class TileGrid:
             tile_rows=int(np.diff(row_cuts).max()),
             tile_cols=int(np.diff(col_cuts).max()),
         )
+        self._tiles = (row_tiles[1] - row_tiles[0], col_tiles[1] - col_tiles[0])
         self._pulsed = device if isinstance(device, PulsedDevice) else None
         self._update_rule = _update_rule(update, self._pulsed) if self._pulsed else None
-        self._forward_rule = _read_rule(forward, forward_management)
-        self._backward_rule = _read_rule(backward, backward_management)
+        self._forward_rule = read_rule(forward, forward_management)
+        self._backward_rule = read_rule(backward, backward_management)
         self._read_keys: dict[Purpose, Any] = {}
+        rules = (self._forward_rule, self._backward_rule)
+        kept = [name for name, rule in zip(_AVERAGES, rules, strict=True) if rule.scaling is Scaling.AVERAGE]
+        self._persistent = {*device.persistent, *(kept if self._pulsed else ())}
+        self._averages = xp.empty((2, self.tiles), "f4") if averages is None else averages
+        self._averages[:] = 0  # none yet
         self._plane = Plane(
             device=device,
             table=self._table,
@@ -270,16 +279,27 @@ class TileGrid:
         return self._kernels.large_update(self._tiling, samples)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Every array that a restart needs, on the host, in the layer's order: the same for every partition."""
-        return {"weights": self.weights()}
+        """Every array that a restart needs, on the host, in the layer's order: the same for every partition.
+
+        ``weights`` (rows, cols); the running averages of noise management, one for each tile and (tile rows, tile
+        columns) as the tiles lie, where a direction keeps them.
+        """
+        averages = to_host(self._averages).reshape(2, *self._tiles)
+        kept = {name: averages[way].copy() for way, name in enumerate(_AVERAGES) if name in self._persistent}
+        return {"weights": self.weights(), **kept}
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
-        if set(state) != set(self.device.persistent):
+        if set(state) != self._persistent:
             raise ValueError(
-                f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self.device.persistent)}"
+                f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self._persistent)}"
             )
         self._plane.put(checked(state["weights"], self.shape, self._layer), clipped=False)
+        for way, name in enumerate(_AVERAGES):
+            if name in state:
+                if state[name].shape != self._tiles:
+                    raise ValueError(f"{name} of shape {state[name].shape} for {self._tiles} tiles")
+                self._averages[way] = self._xp.asarray(state[name].reshape(-1), dtype=np.float32)
 
     def _keys(self, purpose: Purpose) -> NDArray[np.uint32]:
         replica = self._replica if purpose in _PER_REPLICA else 0
@@ -306,8 +326,9 @@ class TileGrid:
                 sums, passes, repeats = self._kernels.exact_read(self._weights, self._tiling, lines, backward)
             else:
                 sums, passes, repeats = self._kernels.read(
-                    self._weights, self._tiling, self._keys_of_reads(purpose), lines, first_sample, rule, backward
-                )
+                    self._weights, self._tiling, self._keys_of_reads(purpose), self._averages[int(backward)], lines, first_sample, rule,
+                    backward, purpose is not Purpose.EVALUATE,
+                )  # fmt: skip
         except NumericalError as error:
             raise self._named(error) from None
         return sums, ReadCount(passes=passes, repeats=repeats)
@@ -344,21 +365,3 @@ def _update_rule(update: UpdateSettings, device: PulsedDevice) -> UpdateRule:
         dynamic_bit_length=update.dynamic_bit_length,
         device=device,
     )
-
-
-def _read_rule(converters: Converters, management: Management) -> ReadRule:
-    bits = converters.input_bits
-    most = min(BOUND_ROUNDS, bits - 2) if bits else BOUND_ROUNDS
-    return ReadRule(
-        input_levels=_levels(bits),
-        output_levels=_levels(converters.output_bits),
-        output_bound=converters.output_bound,
-        read_noise=converters.read_noise,
-        abs_max=management.noise_management == "abs_max",
-        rounds=most if management.bound_management == "iterative" else 0,
-    )
-
-
-def _levels(bits: int) -> int:
-    """Codes on each side of 0 of a converter whose resolution includes the sign."""
-    return (1 << bits - 1) - 1 if bits else 0

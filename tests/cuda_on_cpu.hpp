@@ -92,14 +92,22 @@ static inline unsigned __ballot_sync(unsigned, int vote) {
     for (int l = 0; l < 32; ++l) result |= (unsigned)warp::posted[set][l] << l;
     return result;
 }
-template <class T> static inline T __shfl_xor_sync(unsigned, T value, int distance) {
+// What a lane posts, as another one of the warp gets it.
+template <class T> static inline T from_lane(T value, unsigned other) {
     unsigned long long bits = 0;
     memcpy(&bits, &value, sizeof value);
     unsigned set = warp::meet(bits);
     T result;
-    memcpy(&result, &warp::posted[set][warp::lane ^ distance], sizeof value);
+    memcpy(&result, &warp::posted[set][other], sizeof value);
     return result;
 }
+template <class T> static inline T __shfl_xor_sync(unsigned, T value, int distance) {
+    return from_lane(value, warp::lane ^ distance);
+}
+template <class T> static inline T __shfl_up_sync(unsigned, T value, int distance) {
+    return from_lane(value, warp::lane < (unsigned)distance ? warp::lane : warp::lane - distance);
+}
+template <class T> static inline T __shfl_sync(unsigned, T value, int lane) { return from_lane(value, lane); }
 
 template <class... A, std::size_t... I>
 void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {

@@ -18,15 +18,18 @@ from rpucluster.kernels.base import ROWS as ROWS
 from rpucluster.kernels.base import UPDATE_FLOATS as UPDATE_FLOATS
 from rpucluster.kernels.base import UPDATE_INTS as UPDATE_INTS
 from rpucluster.kernels.base import Kernels as Kernels
-from rpucluster.kernels.base import ReadRule as ReadRule
-from rpucluster.kernels.base import ReadTotals as ReadTotals
 from rpucluster.kernels.base import Tiling as Tiling
 from rpucluster.kernels.base import UpdateRule as UpdateRule
 from rpucluster.kernels.base import UpdateTotals as UpdateTotals
 from rpucluster.kernels.base import from_fixed as plain_from_fixed
-from rpucluster.kernels.base import pack_read as pack_read
 from rpucluster.kernels.base import pack_update as pack_update
 from rpucluster.kernels.program import program as program
+from rpucluster.kernels.read_rule import READ_FLOATS as READ_FLOATS
+from rpucluster.kernels.read_rule import READ_INTS as READ_INTS
+from rpucluster.kernels.read_rule import ReadRule as ReadRule
+from rpucluster.kernels.read_rule import ReadTotals as ReadTotals
+from rpucluster.kernels.read_rule import Scaling as Scaling
+from rpucluster.kernels.read_rule import pack_read as pack_read
 
 KernelChoice = Literal["auto", "reference", "numba", "cuda"]
 
@@ -87,7 +90,8 @@ def warm_up(xp: ModuleType = np) -> None:
     tiling = Tiling(table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1)
     keys: Any = xp.zeros((1, 5, 2), "u4")
     line = xp.ones((1, 1), "f4")
-    read = ReadRule(1, 1, 1.0, 1.0, True, 0)
+    read = ReadRule(1, 1, 1.0, 1.0, Scaling.ABS_MAX)
+    averages = xp.zeros(1, "f4")
     lanes = xp.empty(4, "i2")
     kernels.draw_lanes(lanes, tiling, keys, 4, 0)
     for per_batch in (False, True):
@@ -95,7 +99,7 @@ def warm_up(xp: ModuleType = np) -> None:
         kernels.pulsed_update(one.copy(), lanes, tiling, keys, line, line, 1.0, 0, rule)
     kernels.exact_update(one.copy(), tiling, line, line, 1.0)
     for backward in (False, True):
-        kernels.read(one, tiling, keys[:, 0], line, 0, read, backward)
+        kernels.read(one, tiling, keys[:, 0], averages, line, 0, read, backward, True)
         sums = kernels.exact_read(one, tiling, line, backward).sums
     from_fixed(sums)
     if xp is np:

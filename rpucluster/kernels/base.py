@@ -13,6 +13,7 @@ import numpy as np
 
 from rpucluster.devices import LAW_CONSTANTS, PulsedDevice
 from rpucluster.errors import NumericalError
+from rpucluster.kernels.read_rule import ReadRule, ReadTotals
 
 OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
 """Columns of the tile table."""
@@ -105,53 +106,6 @@ class UpdateTotals(NamedTuple):
     """Tile-samples."""
 
 
-class ReadRule(NamedTuple):
-    """Converters and management of one read direction; numbers that do not change during a run."""
-
-    input_levels: int
-    """DAC codes on each side of 0: 2^(bits - 1) - 1; 0 means no quantisation."""
-    output_levels: int
-    """ADC codes on each side of 0; 0 means no quantisation."""
-    output_bound: float
-    read_noise: float
-    abs_max: bool
-    """Noise management: divide the slice that a tile sees by its largest magnitude."""
-    rounds: int
-    """Bound management: at most this many repeats, each with inputs halved; 0 is none."""
-
-    @property
-    def input_step(self) -> float:
-        """Distance of DAC codes, of inputs in [-1, 1]; 0 without quantisation."""
-        return 1 / self.input_levels if self.input_levels else 0.0
-
-    @property
-    def output_step(self) -> float:
-        """Distance of ADC codes; 0 without quantisation."""
-        return self.output_bound / self.output_levels if self.output_levels else 0.0
-
-    @property
-    def limit(self) -> float:
-        """Where outputs saturate: in codes, or without quantisation in the units of the output."""
-        return self.output_levels or self.output_bound
-
-
-@cache
-def pack_read(rule: ReadRule) -> tuple[Any, Any]:
-    """The rule as compiled kernels take it, int64 and float32 arrays on the host; made once for each rule."""
-    ints = np.array([rule.abs_max, rule.rounds], np.int64)
-    return ints, np.array([rule.input_step, rule.read_noise, rule.output_step, rule.limit], np.float32)
-
-
-class ReadTotals(NamedTuple):
-    """Result of a read."""
-
-    sums: Any
-    """int64 (B, lines out) in units of 2^-40, on the arrays' device."""
-    passes: int
-    """Tile-samples, without repeats."""
-    repeats: int
-
-
 class Kernels(Protocol):
     """One set of kernels.  Weights, lanes, lines and results are arrays of one device; shapes as above.
 
@@ -194,10 +148,23 @@ class Kernels(Protocol):
         ...
 
     def read(
-        self, weights: Any, tiling: Tiling, keys: Any, lines: Any, first_sample: int, rule: ReadRule, backward: bool
+        self,
+        weights: Any,
+        tiling: Tiling,
+        keys: Any,
+        averages: Any,
+        lines: Any,
+        first_sample: int,
+        rule: ReadRule,
+        backward: bool,
+        learn: bool,
     ) -> ReadTotals:
-        """Analog product: lines float32 (B, cols), or (B, rows) backward; keys uint32 (tiles, 2)."""
-        ...
+        """Analog product: lines float32 (B, cols), or (B, rows) backward; keys uint32 (tiles, 2).
+
+        ``averages`` float32 (tiles,) are the running averages of `Scaling.AVERAGE` in this direction, 0 where there
+        is none yet; they go on with each sample if ``learn``.
+        """
+        ...  # fmt: skip
 
     def exact_read(self, weights: Any, tiling: Tiling, lines: Any, backward: bool) -> ReadTotals:
         """Product without converters, bounds or noise; the sums over tiles are still fixed point."""

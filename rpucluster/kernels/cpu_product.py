@@ -67,7 +67,9 @@ def _packs(cols: int, samples: int) -> bool:
 
 
 @inlined
-def _four_by_three(w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, sv: int, cols: int, y: Any, o: int, sy: int, first: bool) -> None:  # fmt: skip
+def _four_by_three(
+    w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, sv: int, cols: int, y: Any, o: int, sy: int, first: bool
+) -> None:
     """Four rows times three samples: ``y[o + sample * sy + row]`` gets a block's sums, or has them added."""
     b1, b2 = b + sv, b + 2 * sv
     a00 = a01 = a02 = a10 = a11 = a12 = a20 = a21 = a22 = a30 = a31 = a32 = zeros()
@@ -114,7 +116,9 @@ def _four_by_three(w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, s
 
 
 @inlined
-def _four_by_one(w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, cols: int, y: Any, o: int, first: bool) -> None:  # fmt: skip
+def _four_by_one(
+    w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, b: int, cols: int, y: Any, o: int, first: bool
+) -> None:
     """Four rows times one sample."""
     a0 = a1 = a2 = a3 = zeros()
     whole = cols & ~7
@@ -198,9 +202,7 @@ def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, s
             for j in range(0, whole, 8):
                 store(y, o + j, multiply_add(load(w, p + j), x, load(y, o + j)))
             if whole < cols:
-                store(
-                    y, o + whole, multiply_add(load_first(w, p + whole, cols - whole), x, load(y, o + whole))
-                )
+                store(y, o + whole, multiply_add(load_first(w, p + whole, cols - whole), x, load(y, o + whole)))
 
 
 @inlined

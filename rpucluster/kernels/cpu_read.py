@@ -1,20 +1,23 @@
-"""The analog read on the CPU, compiled by Numba: converters, product, noise and fixed-point sums.
+"""The analog read on the CPU, compiled by Numba: scales, converters, noise and fixed-point sums around the product.
 
-The unit of work is one vector through one tile, in an order that depends on the tile's shape alone.  Tiles too
-large for the second-level cache get the products of a whole batch from BLAS instead; shape and batch size decide.
+The unit of work is up to `SAMPLES_TOGETHER` vectors through one tile, each pass over it for all of them.  No sample's
+bits depend on the others that it is read with.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rpucluster.kernels.base import COL0, COLS, FIXED_BITS, FIXED_LIMIT, OFFSET, ROW0, ROWS
-from rpucluster.kernels.cpu_random import bits_float, compiled, fill_normals
+from rpucluster.kernels.cpu_convert import convert_inputs, convert_outputs, worst_case
+from rpucluster.kernels.cpu_product import backward_product, forward_product, packed_size, padded_lines, padded_samples
+from rpucluster.kernels.cpu_random import bits_float, compiled
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, peak_bits
+from rpucluster.kernels.cpu_wire import add_drops
+from rpucluster.kernels.read_rule import DECAY, RISE, ROUNDS, SCALE, SCALING, WIRE, WORST_CASE, Scaling
 
-BLAS_CELLS = 1 << 20
-"""From so many cells on, and from `BLAS_BATCH` vectors on, BLAS makes the product."""
-BLAS_BATCH = 16
+SAMPLES_TOGETHER = 48
+"""Vectors that pass a tile together: what they need fits the second-level cache beside a block of the tile."""
 
 FINE, OUT_OF_RANGE, NOT_FINITE = range(3)
 """How a read ended."""
@@ -24,92 +27,56 @@ _0 = np.int64(0)  # a literal 0 would be a type of its own, for which functions 
 _SCALE, _LIMIT = 2.0**FIXED_BITS, np.float32(FIXED_LIMIT)
 _UNIT, _DOUBLE_LIMIT = 2.0**-FIXED_BITS, float(FIXED_LIMIT)
 _SUM_LIMIT = np.int64(int(FIXED_LIMIT) << FIXED_BITS)
-_REORDERED = {"reassoc", "nsz", "contract"}  # a fixed loop over a fixed shape still has one order
-
-
-class _Line(NamedTuple):
-    """One read direction: `ReadRule`'s numbers as float32."""
-
-    backward: bool
-    in_step: Any
-    noise: Any
-    step: Any
-    limit: Any
-    rounds: int
-
-
-def _forward_product(w: Any, rows: int, cols: int, v: Any, y: Any) -> None:
-    """``y[:rows] = w @ v``, four rows at a time so that each load of v serves four."""
-    for i in range(0, rows - 3, 4):
-        start = i * cols
-        w0, w1 = w[start : start + cols], w[start + cols : start + 2 * cols]
-        w2, w3 = w[start + 2 * cols : start + 3 * cols], w[start + 3 * cols : start + 4 * cols]
-        s0 = s1 = s2 = s3 = _ZERO
-        for j in range(cols):
-            x = v[j]
-            s0 += w0[j] * x
-            s1 += w1[j] * x
-            s2 += w2[j] * x
-            s3 += w3[j] * x
-        y[i], y[i + 1], y[i + 2], y[i + 3] = s0, s1, s2, s3
-    for i in range(rows & ~3, rows):
-        w0 = w[i * cols : (i + 1) * cols]
-        s0 = _ZERO
-        for j in range(cols):
-            s0 += w0[j] * v[j]
-        y[i] = s0
-
-
-def _backward_product(w: Any, rows: int, cols: int, v: Any, y: Any) -> None:
-    """``y[:cols] = v @ w``, four rows at a time so that each load of y serves four."""
-    out = y[:cols]
-    for j in range(cols):
-        out[j] = _ZERO
-    for i in range(0, rows - 3, 4):
-        start = i * cols
-        w0, w1 = w[start : start + cols], w[start + cols : start + 2 * cols]
-        w2, w3 = w[start + 2 * cols : start + 3 * cols], w[start + 3 * cols : start + 4 * cols]
-        v0, v1, v2, v3 = v[i], v[i + 1], v[i + 2], v[i + 3]
-        for j in range(cols):
-            out[j] += (w0[j] * v0 + w1[j] * v1) + (w2[j] * v2 + w3[j] * v3)
-    for i in range(rows & ~3, rows):
-        w0 = w[i * cols : (i + 1) * cols]
-        v0 = v[i]
-        for j in range(cols):
-            out[j] += w0[j] * v0
-
-
-forward_product = compiled(_forward_product, fastmath=_REORDERED)
-backward_product = compiled(_backward_product, fastmath=_REORDERED)
+_ABS_MAX, _AVERAGE, _CONSTANT = int(Scaling.ABS_MAX), int(Scaling.AVERAGE), int(Scaling.CONSTANT)
 
 
 @compiled
-def convert_inputs(values: Any, factor: Any, step: Any, out: Any) -> None:
-    """The DAC: values / factor to the nearest multiple of the step, unless that is 0, and clipped to 1."""
-    if step > _ZERO:
-        for j in range(len(values)):
-            out[j] = min(max(np.rint(values[j] / factor / step) * step, -_ONE), _ONE)
-    else:
-        for j in range(len(values)):
-            out[j] = min(max(values[j] / factor, -_ONE), _ONE)
+def _lines_of(table: Any, t: int, backward: bool) -> Any:
+    """First input line and count of a tile, first output line and count."""
+    rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
+    if backward:
+        return row0, rows, col0, cols
+    return col0, cols, row0, rows
 
 
 @compiled
-def _convert_outputs(y: Any, z: Any, line: Any) -> bool:
-    """Noise and the ADC, in place; returns whether an output saturated."""
-    noise, step, limit = line.noise, line.step, line.limit
-    over = 0
-    if step > _ZERO:
-        for i in range(len(y)):
-            code = np.rint((y[i] + noise * z[i]) / step)
-            over += int(abs(code) > limit)
-            y[i] = min(max(code, -limit), limit) * step
-    else:
-        for i in range(len(y)):
-            value = y[i] + noise * z[i]
-            over += int(abs(value) > limit)
-            y[i] = min(max(value, -limit), limit)
-    return over > 0
+def find_scales(
+    table: Any, averages: Any, ints: Any, floats: Any, lines: Any, backward: bool, learn: bool, scales: Any
+) -> int:
+    """The scale of each sample and tile into float32 ``scales`` (B, tiles); returns how it ended."""
+    scaling = ints[SCALING]
+    for t in range(len(table)):
+        first, count, _, _ = _lines_of(table, t, backward)
+        average = averages[t]
+        for b in range(len(lines)):
+            bits = peak_bits(lines[b, first : first + count])
+            if bits >= INFINITY_BITS:
+                return NOT_FINITE
+            scale = _ONE
+            if scaling == _ABS_MAX:
+                scale = bits_float(bits)
+            elif scaling == _CONSTANT:
+                scale = floats[SCALE]
+            elif scaling == _AVERAGE:
+                peak = bits_float(bits)
+                scale = average if average > _ZERO else peak
+                if learn:
+                    average = floats[DECAY] * average + floats[RISE] * peak if average > _ZERO else peak
+            scales[b, t] = scale
+        averages[t] = average
+    return FINE
+
+
+@compiled
+def _room(table: Any, backward: bool, samples: int) -> Any:
+    """Longest input and output, padded, and the floats that the product needs beside them."""
+    into = out = packed = _0
+    for t in range(len(table)):
+        _, count_in, _, count_out = _lines_of(table, t, backward)
+        into, out = max(into, count_in), max(out, count_out)
+        if backward:
+            packed = max(packed, packed_size(count_in, count_out, samples))
+    return padded_lines(into), padded_lines(out), packed
 
 
 @compiled
@@ -126,40 +93,65 @@ def _add_fixed(y: Any, factor: Any, sums: Any) -> bool:
 
 
 @compiled
-def _read_vector(
-    w: Any,
-    rows: int,
-    cols: int,
-    values: Any,
-    scale: Any,
-    ready: bool,
-    v: Any,
-    y: Any,
-    z: Any,
-    key: Any,
-    sample: int,
-    line: Any,
+def read_scaled(
+    weights: Any,
+    table: Any,
+    keys: Any,
+    ints: Any,
+    floats: Any,
+    lines: Any,
+    sums: Any,
+    first_sample: int,
+    backward: bool,
+    scales: Any,
 ) -> Any:
-    """One vector through one tile; ``ready`` says that y holds the first product already.
-
-    Returns what y is to be multiplied with, and the repeats.
-    """
-    factor = scale
-    repeat = _0
-    while True:
-        if not ready or repeat > 0:
-            convert_inputs(values, factor, line.in_step, v)
-            if line.backward:
-                backward_product(w, rows, cols, v, y)
-            else:
-                forward_product(w, rows, cols, v, y)
-        if line.noise > _ZERO:
-            fill_normals(z, _0, (len(y) + 31 >> 5) << 3, key[0], key[1], sample, repeat)
-        saturated = _convert_outputs(y, z, line)
-        if not saturated or repeat == line.rounds:
-            return factor, repeat
-        repeat += 1
-        factor = factor * _TWO
+    """Read all listed tiles for all samples with given scales into ``sums``; returns repeats and how it ended."""
+    samples = len(lines)
+    together = min(samples, SAMPLES_TOGETHER)
+    wide_in, wide_out, packed_floats = _room(table, backward, together)
+    v = np.empty(padded_samples(together) * wide_in, np.float32)
+    y = np.empty(padded_samples(together) * wide_out, np.float32)
+    z = np.zeros(max(wide_in, wide_out) + 32, np.float32)
+    packed = np.empty(packed_floats, np.float32)
+    who, factors = np.empty(together, np.int64), np.empty(together, np.float32)
+    rounds, repeats = ints[ROUNDS], _0
+    for t in range(len(table)):
+        rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
+        first_in, into, first_out, out = _lines_of(table, t, backward)
+        for near in range(0, samples, together):
+            count = _0
+            for b in range(near, min(near + together, samples)):
+                if scales[b, t] > _ZERO:  # else exact zeros
+                    who[count], factors[count] = b, scales[b, t]
+                    count += 1
+            repeat = _0
+            while count > 0:
+                for k in range(count):
+                    values = lines[who[k], first_in : first_in + into]
+                    at = v[k * wide_in : (k + 1) * wide_in]
+                    convert_inputs(values, factors[k], ints, floats, at, z, keys[t], first_sample + who[k], repeat)
+                if backward:
+                    backward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
+                else:
+                    forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count)
+                if floats[WIRE] > _ZERO:
+                    add_drops(weights, start, rows, cols, floats, backward, v, wide_in, y, wide_out, count)
+                again = _0
+                for k in range(count):
+                    b, factor, result = who[k], factors[k], y[k * wide_out : k * wide_out + out]
+                    sent = v[k * wide_in : k * wide_in + into]
+                    saturated = convert_outputs(result, sent, ints, floats, z, keys[t], first_sample + b, repeat)
+                    if saturated and repeat < rounds:
+                        who[again], factors[again] = b, factor * _TWO
+                        if ints[WORST_CASE] != 0:
+                            factors[again] = worst_case(lines[b, first_in : first_in + into], factor, floats)
+                        again += 1
+                    elif not _add_fixed(result, factor, sums[b, first_out : first_out + out]):
+                        return repeats, OUT_OF_RANGE
+                repeats += again
+                count = again
+                repeat += 1
+    return repeats, FINE
 
 
 @compiled
@@ -167,67 +159,56 @@ def read(
     weights: Any,
     table: Any,
     keys: Any,
+    averages: Any,
+    ints: Any,
+    floats: Any,
     lines: Any,
     sums: Any,
     first_sample: int,
     backward: bool,
-    abs_max: bool,
-    in_step: Any,
-    noise: Any,
-    step: Any,
-    limit: Any,
-    rounds: int,
-    ready: bool,
-    products: Any,
+    learn: bool,
 ) -> Any:
-    """Read all listed tiles for all samples into ``sums``; returns repeats and how it ended.
+    """Add the reads of all listed tiles for all samples to ``sums``; returns repeats and how it ended.
 
-    With ``ready`` there is one tile, and ``products`` (B, lines out) holds its products.
+    weights float32 (cells,), table int64 (tiles, 5), keys uint32 (tiles, 2), averages float32 (tiles,), ints and
+    floats those of `pack_read`, lines float32 (B, lines in), sums int64 (B, lines out).
     """
-    line = _Line(backward, in_step, noise, step, limit, rounds)
-    repeats = 0
-    for t in range(len(table)):
-        rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
-        into, out = (rows, cols) if backward else (cols, rows)
-        first_in, first_out = (table[t, ROW0], table[t, COL0]) if backward else (table[t, COL0], table[t, ROW0])
-        w = weights[start : start + rows * cols]
-        v, own = np.empty(into, np.float32), np.empty(out, np.float32)
-        z = np.zeros(out + 32, np.float32)
-        for b in range(len(lines)):
-            values = lines[b, first_in : first_in + into]
-            peak = peak_bits(values)
-            if peak >= INFINITY_BITS:
-                return repeats, NOT_FINITE
-            scale = bits_float(peak) if abs_max else _ONE
-            if scale == _ZERO:
-                continue
-            y = products[b] if ready else own
-            factor, more = _read_vector(w, rows, cols, values, scale, ready, v, y, z, keys[t], first_sample + b, line)
-            repeats += more
-            if not _add_fixed(y, factor, sums[b, first_out : first_out + out]):
-                return repeats, OUT_OF_RANGE
-    return repeats, FINE
+    scales = np.empty((len(lines), len(table)), np.float32)
+    end = find_scales(table, averages, ints, floats, lines, backward, learn, scales)
+    if end != FINE:
+        return _0, end
+    return read_scaled(weights, table, keys, ints, floats, lines, sums, first_sample, backward, scales)
 
 
 @compiled
 def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) -> int:
     """Products without converters and noise into ``sums``; returns how it ended."""
+    samples = len(lines)
+    together = min(samples, SAMPLES_TOGETHER)
+    wide_in, wide_out, packed_floats = _room(table, backward, together)
+    v = np.empty(padded_samples(together) * wide_in, np.float32)
+    y = np.empty(padded_samples(together) * wide_out, np.float32)
+    packed = np.empty(packed_floats, np.float32)
     for t in range(len(table)):
         rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
-        into, out = (rows, cols) if backward else (cols, rows)
-        first_in, first_out = (table[t, ROW0], table[t, COL0]) if backward else (table[t, COL0], table[t, ROW0])
-        w = weights[start : start + rows * cols]
-        y = np.empty(out, np.float32)
-        for b in range(len(lines)):
-            values = lines[b, first_in : first_in + into]
-            if peak_bits(values) >= INFINITY_BITS:
-                return NOT_FINITE
+        first_in, into, first_out, out = _lines_of(table, t, backward)
+        for near in range(0, samples, together):
+            count = min(together, samples - near)
+            for k in range(count):
+                values = lines[near + k, first_in : first_in + into]
+                if peak_bits(values) >= INFINITY_BITS:
+                    return NOT_FINITE
+                at = v[k * wide_in : (k + 1) * wide_in]
+                at[:into] = values
+                at[into : into + 8] = _ZERO
             if backward:
-                backward_product(w, rows, cols, values, y)
+                backward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
             else:
-                forward_product(w, rows, cols, values, y)
-            if not _add_fixed(y, _ONE, sums[b, first_out : first_out + out]):
-                return OUT_OF_RANGE
+                forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count)
+            for k in range(count):
+                result = y[k * wide_out : k * wide_out + out]
+                if not _add_fixed(result, _ONE, sums[near + k, first_out : first_out + out]):
+                    return OUT_OF_RANGE
     return FINE
 
 

@@ -10,6 +10,7 @@ from rpucluster.kernels.cpu_digital import activate, derive, score
 from rpucluster.kernels.cpu_random import compiled
 from rpucluster.kernels.cpu_read import FINE, NOT_FINITE, OUT_OF_RANGE, exact_read, from_fixed, read
 from rpucluster.kernels.cpu_update import exact_update, pulsed_update
+from rpucluster.kernels.read_rule import READ_FLOATS, READ_INTS
 
 _0 = np.int64(0)
 
@@ -65,12 +66,11 @@ def _read(row: Any, memory: Any, floats: Any, fixed: Any, sample: int) -> Any:
     memory.counts[step.PASSES] += len(lines) * len(shard.table)
     if not shard.pulsed:
         return np.int64(exact_read(shard.weights, shard.table, lines, sums, backward))
-    keys = memory.read_keys[mode, shard.tile : shard.tile + len(shard.table)]
-    direction = np.int64(backward)
+    first, stop, direction = shard.tile, shard.tile + len(shard.table), np.int64(backward)
     ints, numbers = memory.read_ints[row[step.SLOT], direction], memory.read_floats[row[step.SLOT], direction]
     repeats, end = read(
-        shard.weights, shard.table, keys, lines, sums, sample, backward,
-        ints[0] != 0, numbers[0], numbers[1], numbers[2], numbers[3], ints[1], False, floats[:0].reshape(0, 0),
+        shard.weights, shard.table, memory.read_keys[mode, first:stop], memory.averages[direction, first:stop],
+        ints, numbers, lines, sums, sample, backward, mode != step.EVALUATE,
     )  # fmt: skip
     memory.counts[step.REPEATS] += repeats
     return np.int64(end)
@@ -189,8 +189,9 @@ def warm_up() -> None:
         read_keys=np.zeros((3, 0, 2), np.uint32),
         update_ints=np.zeros((0, UPDATE_INTS), np.int64),
         update_floats=np.zeros((0, UPDATE_FLOATS), np.float32),
-        read_ints=np.zeros((0, 2, 2), np.int64),
-        read_floats=np.zeros((0, 2, 4), np.float32),
+        read_ints=np.zeros((0, 2, READ_INTS), np.int64),
+        read_floats=np.zeros((0, 2, READ_FLOATS), np.float32),
+        averages=np.zeros((2, 0), np.float32),
         biases=np.zeros(0, np.float32),
         counts=np.zeros(7, np.int64),
         sums=np.zeros(2, np.float64),

@@ -19,6 +19,7 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 _BASE: Any = types.Type
 _MODEL: Any = models.PrimitiveModel
 _register: Callable[[Any], Callable[[Any], Any]] = register_model
+_declared: Callable[..., Any] = cgutils.get_or_insert_function
 
 
 class _VectorType(_BASE):  # type: ignore[misc]
@@ -55,7 +56,7 @@ def _first_lanes(builder: Any, count: Any) -> Any:
 def _masked(builder: Any, verb: str, returns: Any, arguments: list[Any]) -> Any:
     name = f"llvm.masked.{verb}.v{LANES}f32.p0"
     kind = ir.FunctionType(returns, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+    return builder.call(_declared(builder.module, kind, name), arguments)
 
 
 @intrinsic
@@ -76,9 +77,7 @@ def load_first(typingctx: Any, array: Any, start: Any, count: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = builder.bitcast(_place(context, builder, signature.args[0], *args[:2]), _VECTOR.as_pointer())
         zeros = ir.Constant(_VECTOR, [0.0] * LANES)
-        return _masked(
-            builder, "load", _VECTOR, [place, ir.Constant(_I32, 4), _first_lanes(builder, args[2]), zeros]
-        )
+        return _masked(builder, "load", _VECTOR, [place, ir.Constant(_I32, 4), _first_lanes(builder, args[2]), zeros])
 
     return _vector(array, types.int64, types.int64), emit
 
@@ -130,7 +129,7 @@ def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), args)
+        return builder.call(_declared(builder.module, kind, f"llvm.fma.v{LANES}f32"), args)
 
     return _vector(_vector, _vector, _vector), emit
 

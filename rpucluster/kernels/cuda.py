@@ -16,11 +16,10 @@ import numpy as np
 from rpucluster import rng
 from rpucluster.devices import LANE_BLOCK, LANE_UNIT
 from rpucluster.errors import NumericalError
+from rpucluster.kernels import read_rule
 from rpucluster.kernels.base import (
     FIXED_BITS,
     FIXED_LIMIT,
-    ReadRule,
-    ReadTotals,
     Tiling,
     UpdateRule,
     UpdateTotals,
@@ -28,6 +27,13 @@ from rpucluster.kernels.base import (
     overflow_message,
     pack_update,
 )
+from rpucluster.kernels.read_rule import ReadRule, ReadTotals, Scaling, pack_read
+
+_READ_NUMBERS = (
+    "SCALING", "WORST_CASE", "IN_STOCHASTIC", "OUT_STOCHASTIC", "IN_STEP", "OUT_STEP", "LIMIT", "OUT_NOISE",
+    "OUT_POWER", "WEIGHT_POWER", "IN_NOISE", "SCALE", "DECAY", "RISE", "WORST", "WIRE", "BASELINE",
+)  # fmt: skip
+_READ_ROUNDS = ("INPUT_ROUNDING", "INPUT_NOISE", "OUTPUT_ROUNDING")
 
 OPTIONS = ("--std=c++14", "--fmad=false")
 SOURCES = ("random.cu", "update.cu", "read.cu")
@@ -50,6 +56,10 @@ def source() -> str:
         constants |= {f"{name}{power}": value for power, value in enumerate(values)}
     # nine digits name a float32 exactly
     lines = [f"#define {name} ({np.float32(value):.9g}f)" for name, value in constants.items()]
+    lines += [f"#define READ_{name} {getattr(read_rule, name)}" for name in _READ_NUMBERS]
+    lines += [f"#define {name} {getattr(read_rule, name)}" for name in _READ_ROUNDS]
+    lines += [f"#define SCALING_{kind.name} {kind.value}" for kind in Scaling]
+    lines += [f"#define SUM_SCALE {2.0**read_rule.SUM_BITS}f", f"#define SUM_LIMIT {read_rule.SUM_LIMIT}f"]
     folder = resources.files(__package__)
     return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
 
@@ -69,6 +79,7 @@ class CudaKernels:
         self._xp = xp
         self._function = function
         self._floats = cache(lambda rule: xp.asarray(pack_update(rule)[1]))
+        self._read_numbers = cache(lambda rule: tuple(xp.asarray(numbers) for numbers in pack_read(rule)))
 
     def large_read(self, tiling: Tiling, samples: int) -> bool:
         """Every read is a call of its own."""
@@ -133,24 +144,33 @@ class CudaKernels:
         return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
 
     def read(
-        self, weights: Any, tiling: Tiling, keys: Any, lines: Any, first_sample: int, rule: ReadRule, backward: bool
-    ) -> ReadTotals:
+        self, weights: Any, tiling: Tiling, keys: Any, averages: Any, lines: Any, first_sample: int, rule: ReadRule,
+        backward: bool, learn: bool,
+    ) -> ReadTotals:  # fmt: skip
         """Analog products, summed over tiles in fixed point."""
         xp, table, samples, back = self._xp, tiling.table, np.int32(len(lines)), np.int32(backward)
-        each = tiling.tiles * len(lines)
+        each, first = tiling.tiles * len(lines), np.int64(first_sample)
         (width, padded_in), (out, padded_out) = _lines(tiling, backward)
-        scale, v, y = xp.empty(each, "f4"), xp.empty((each, padded_in), "f4"), xp.empty((each, padded_out), "f4")
+        numbers = self._read_numbers(rule)
+        scale, noise = xp.empty((2, each), "f4")
+        v, y = xp.empty((each, padded_in), "f4"), xp.empty((each, padded_out), "f4")
         pending, saturated, status = xp.empty(each, "i4"), xp.empty(each, "i4"), xp.zeros(1, "i4")
         repeats, sums = xp.zeros(1, "u8"), xp.zeros((len(lines), out), "i8")
+        self._launch("read_scales", (each,), (32,), (
+            table, lines, samples, np.int32(width), back, *numbers, scale, pending, saturated, status,
+        ))  # fmt: skip
+        if rule.scaling is Scaling.AVERAGE:
+            self._launch("read_averages", (_parts(tiling.tiles, 32),), (32,), (
+                np.int32(tiling.tiles), samples, np.int32(learn), numbers[1], averages, scale, pending, status,
+            ))  # fmt: skip
         for repeat in range(rule.rounds + 1):
             self._launch("read_convert", (each,), (32,), (
-                table, lines, samples, np.int32(width), np.int32(padded_in), back, np.int32(rule.abs_max),
-                np.float32(rule.input_step), np.int32(repeat), scale, pending, saturated, repeats, v, status,
+                table, keys, lines, samples, np.int32(width), np.int32(padded_in), back, *numbers, first,
+                np.int32(repeat), scale, pending, saturated, repeats, v, noise, status,
             ))  # fmt: skip
             self._launch("read_product", (each, _parts(padded_out, 128 if backward else 4)), (32, 4), (
-                weights, table, keys, v, samples, np.int32(padded_in), np.int32(padded_out), back,
-                np.int64(first_sample), np.float32(rule.read_noise), np.float32(rule.output_step),
-                np.float32(rule.limit), np.int32(repeat), pending, saturated, y,
+                weights, table, keys, v, noise, samples, np.int32(padded_in), np.int32(padded_out), back, *numbers,
+                first, np.int32(repeat), pending, saturated, y, status,
             ))  # fmt: skip
             self._launch("read_add", (each, _parts(padded_out, _THREADS)), (_THREADS,), (
                 table, samples, np.int32(out), np.int32(padded_out), back, np.int32(repeat == rule.rounds), y, scale,

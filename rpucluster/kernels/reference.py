@@ -11,15 +11,14 @@ from rpucluster.devices import draw_lanes
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.base import (
     DEVICE_KEY,
-    ReadRule,
-    ReadTotals,
     Tiling,
     UpdateRule,
     UpdateTotals,
     input_message,
     lines_of,
 )
-from rpucluster.kernels.reference_read import read_tile, require_in_range, to_fixed
+from rpucluster.kernels.read_rule import ReadRule, ReadTotals
+from rpucluster.kernels.reference_read import read_tile, require_in_range, scale_of, to_fixed
 from rpucluster.kernels.reference_update import update_tile
 
 F32 = np.float32
@@ -81,23 +80,28 @@ class ReferenceKernels:
         return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
 
     def read(
-        self, weights: Any, tiling: Tiling, keys: Any, lines: Any, first_sample: int, rule: ReadRule, backward: bool
-    ) -> ReadTotals:
+        self, weights: Any, tiling: Tiling, keys: Any, averages: Any, lines: Any, first_sample: int, rule: ReadRule,
+        backward: bool, learn: bool,
+    ) -> ReadTotals:  # fmt: skip
         """Analog products, summed over tiles in fixed point."""
         _require_finite(lines)
         count_in, start_in, count_out, start_out = lines_of(backward)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
         repeats = 0
-        for tile, key in zip(tiling.table, keys, strict=True):
+        for t, (tile, key) in enumerate(zip(tiling.table, keys, strict=True)):
             w = weights[tile[0] : tile[0] + tile[1] * tile[2]].reshape(tile[1], tile[2])
             into = slice(tile[start_out], tile[start_out] + tile[count_out])
+            average = averages[t]
             for b in range(len(lines)):
                 values = lines[b, tile[start_in] : tile[start_in] + tile[count_in]]
+                scale, later = scale_of(values, average, rule)
+                average = later if learn else average
                 y, rounds = read_tile(
-                    w.T if backward else w, values, (int(key[0]), int(key[1])), first_sample + b, rule
+                    w.T if backward else w, values, scale, (int(key[0]), int(key[1])), first_sample + b, rule
                 )
                 sums[b, into] += to_fixed(y)
                 repeats += rounds
+            averages[t] = average
         require_in_range(sums)
         return ReadTotals(sums, tiling.tiles * len(lines), repeats)
 

@@ -73,6 +73,8 @@ class Memory(NamedTuple):
     """int64 (shards, 2, numbers of a read rule): forward, backward."""
     read_floats: Any
     """float32, likewise."""
+    averages: Any
+    """float32 (2, tiles): running averages of noise management, forward and backward."""
     biases: Any
     """float32, digital biases of all shards."""
     counts: Any
