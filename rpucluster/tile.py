@@ -326,8 +326,8 @@ class TileGrid:
                 sums, passes, repeats = self._kernels.exact_read(self._weights, self._tiling, lines, backward)
             else:
                 sums, passes, repeats = self._kernels.read(
-                    self._weights, self._tiling, self._keys_of_reads(purpose), self._averages[int(backward)], lines, first_sample, rule,
-                    backward, purpose is not Purpose.EVALUATE,
+                    self._weights, self._tiling, self._keys_of_reads(purpose), self._averages[int(backward)], lines,
+                    first_sample, rule, backward, purpose is not Purpose.EVALUATE,
                 )  # fmt: skip
         except NumericalError as error:
             raise self._named(error) from None

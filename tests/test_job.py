@@ -369,7 +369,7 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
         ({"update": {"noise_per": "x"}}, "[update] noise_per = \"x\": input should be 'sample' or 'batch'"),
         (
             {"forward": {"noise_management": "max"}},
-            "[forward] noise_management = \"max\": input should be 'none' or 'abs_max'",
+            "[forward] noise_management = \"max\": input should be 'none', 'abs_max', 'average_abs_max' or 'constant'",
         ),
         (
             {"backward": {"noise_managment": 1}},

@@ -522,8 +522,16 @@ def test_counts_add() -> None:
         (Converters, {"output_bound": float("inf")}, "output_bound = inf with output_bits = 9: write output_bits = 0"),
         (Converters, {"read_noise": -1.0}, "read_noise = -1.0: write a number of at least 0"),
         (Converters, {"read_noise": float("nan")}, "read_noise = nan: write"),
-        (Management, {"noise_management": "max"}, 'noise_management = "max": write "none", "abs_max", "average_abs_max" or "constant"'),
-        (Management, {"bound_management": "shift"}, 'bound_management = "shift": write "none", "iterative" or "worst_case"'),
+        (
+            Management,
+            {"noise_management": "max"},
+            'noise_management = "max": write "none", "abs_max", "average_abs_max" or "constant"',
+        ),
+        (
+            Management,
+            {"bound_management": "shift"},
+            'bound_management = "shift": write "none", "iterative" or "worst_case"',
+        ),
         (UpdateSettings, {"bit_length": 0}, "bit_length = 0: write 1 to 31"),
         (UpdateSettings, {"bit_length": 32}, "bit_length = 32: write 1 to 31"),
         (UpdateSettings, {"noise_per": "cell"}, 'noise_per = "cell": write "sample" or "batch"'),
