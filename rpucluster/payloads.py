@@ -23,6 +23,7 @@ class Payloads:
     def __init__(self, number: int, program: Program, tape: Tape, values: Interpreter, holdings: Holdings) -> None:
         self._number, self._program, self._tape, self._holdings = number, program, tape, holdings
         self._values = values
+        self._views: dict[tuple[str, int, int, tuple[int, int] | None], Array] = {}
         self.weights: dict[int, Floats] = {}
         """Weights of a shard that were read out and are not yet programmed, by layer."""
         self.emitted: Counter[int] = Counter()
@@ -107,7 +108,10 @@ class Payloads:
         return self._holdings.by_layer[layer].shard
 
     def _view(self, name: str, layer: int, microbatch: int, span: tuple[int, int] | None = None) -> Array:
-        return self._values.view(self._tape.window(name, layer, microbatch, span))
+        part = (name, layer, microbatch, span)
+        if part not in self._views:  # making a view costs as much as copying a small payload
+            self._views[part] = self._values.view(self._tape.window(*part))
+        return self._views[part]
 
     def _copy(self, name: str, layer: int, microbatch: int, span: tuple[int, int] | None = None) -> Array:
         return to_host(self._view(name, layer, microbatch, span).copy())
