@@ -1,6 +1,6 @@
 """Speed against IBM's aihwkit on the CPU: one process a side, taking turns, same inputs, same device.
 
-    python benchmarks/against_aihwkit.py OPPONENT_PYTHON OPPONENT_SCRIPT [--only update,reads] [--quick]
+    python benchmarks/against_aihwkit.py OPPONENT_PYTHON OPPONENT_SCRIPT [--only update,reads] [--sizes 512] [--quick]
 
 OPPONENT_PYTHON is the interpreter of an environment with aihwkit 1.2.0 and OPPONENT_SCRIPT bench_aihwkit.py, whose
 inputs are rebuilt here from its seed.  aihwkit is built from PyPI's source distribution, 2 to 15 minutes:
@@ -12,7 +12,7 @@ inputs are rebuilt here from its seed.  aihwkit is built from PyPI's source dist
 
 Every number is the median time of a call, over the repeats of one request; a pair is one request to each side, one
 after the other on the same core, with equally many calls; a ratio is their time over ours, so above 1 we are faster.
-Writes against_aihwkit.json and .md beside this file, or prints only, with --quick.
+Writes against_aihwkit.json and .md beside this file, or prints only, with --quick or --sizes.
 """
 
 import argparse
@@ -79,7 +79,13 @@ class Contest:
     quick: bool
     pairs: int
     reps: int
+    sizes: tuple[int, ...]
+    """Square tiles to look at."""
     _sides: dict[tuple[str, int], Side] = field(default_factory=dict)
+
+    def among(self, *sizes: int) -> tuple[int, ...]:
+        """Those of the sizes that are to be looked at."""
+        return tuple(size for size in sizes if size in self.sizes)
 
     def _side(self, name: str, threads: int) -> Side:
         key = (name, threads)
@@ -123,7 +129,7 @@ class Contest:
 def update(contest: Contest) -> Iterator[dict[str, Any]]:
     """(a) The pulsed update."""
     for size, batch, preset, inputs in product(
-        (512,) if contest.quick else (512, 1024, 4096), (1, 32) if contest.quick else (1, 32, 128),
+        contest.among(512, 1024, 4096), (1, 32) if contest.quick else (1, 32, 128),
         ("gv-nomgmt", "gv"), ("gauss", "mnist"),
     ):  # fmt: skip
         case = {"out": size, "in": size, "batch": batch, "preset": preset, "inputs": inputs}
@@ -149,8 +155,8 @@ def update(contest: Contest) -> Iterator[dict[str, Any]]:
 
 def reads(contest: Contest) -> Iterator[dict[str, Any]]:
     """(b) Forward plus backward, with noise and converters."""
-    sizes, batches = ((512,), (1, 32)) if contest.quick else ((512, 1024, 4096), (1, 32, 128))
-    for size, batch in product(sizes, batches):
+    batches = (1, 32) if contest.quick else (1, 32, 128)
+    for size, batch in product(contest.among(512, 1024, 4096), batches):
         case = {"out": size, "in": size, "batch": batch, "preset": "gv", "inputs": "gauss"}
         seconds: dict[str, list[float]] = {}
         for _ in range(contest.pairs):
@@ -187,9 +193,9 @@ def train(contest: Contest) -> Iterator[dict[str, Any]]:
 
 def threads(contest: Contest) -> Iterator[dict[str, Any]]:
     """(d) Two threads against one, for us and, in two cases, for the opponent."""
-    sizes, batches = ((2048,), (32,)) if contest.quick else ((2048, 4096), (1, 32, 128))
+    batches = (32,) if contest.quick else (1, 32, 128)
     ops = ("update gv-nomgmt", "update gv", "forward gv", "backward gv")
-    for size, batch, name in product(sizes, batches, ops):
+    for size, batch, name in product(contest.among(2048, 4096), batches, ops):
         op, preset = name.split()
         case = {"out": size, "in": size, "batch": batch, "preset": preset, "inputs": "gauss"}
         sides = [("ours", contest.ours)]
@@ -254,15 +260,20 @@ def main() -> None:
     parser.add_argument("python", help="interpreter of an environment with aihwkit")
     parser.add_argument("script", help="bench_aihwkit.py")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas: " + ", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="small tiles only, two pairs; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="512 square only, two pairs; nothing is written")
+    parser.add_argument("--sizes", help="tiles, separated by commas (all; with --quick 512,2048); nothing is written")
     parser.add_argument("--pairs", type=int, help="requests to each side per case (3; with --quick 2)")
     arguments = parser.parse_args()
     quick = arguments.quick
-    pairs, reps = (2, 3) if quick else (3, 5)
-    contest = Contest([arguments.python, arguments.script], quick, arguments.pairs or pairs, reps)
+    pairs, reps, sizes = (2, 3, "512,2048") if quick else (3, 5, "512,1024,2048,4096")
+    contest = Contest(
+        [arguments.python, arguments.script], quick, arguments.pairs or pairs, reps,
+        tuple(int(size) for size in (arguments.sizes or sizes).split(",")),
+    )  # fmt: skip
+    kept = not (quick or arguments.sizes)
     target = HERE / "against_aihwkit.json"
     found: dict[str, Any] = {}
-    if target.is_file() and not quick:
+    if target.is_file() and kept:
         found = json.loads(target.read_text(encoding="utf-8"))
     began = time.perf_counter()
     try:
@@ -287,7 +298,7 @@ def main() -> None:
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
     tables = "\n\n".join(f"## {part}\n\n{table(part, found[part]['rows'])}" for part in PARTS if part in found)
     print(tables)
-    if not quick:
+    if kept:
         target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         head = "# Against aihwkit\n\nMicroseconds per sample; a ratio is their time over ours (threads: one over two)."
         target.with_suffix(".md").write_text(f"{head}\n\n{tables}\n", encoding="utf-8")
