@@ -32,6 +32,8 @@ from typing import Any
 HERE = Path(__file__).parent
 PARTS = ("update", "reads", "train", "threads")
 SEED, RATE = 1, 0.01
+LONGEST_S = 1.5
+"""After which the opponent adds no more repeats; we make as many as it did."""
 BYTES_OF_AIHWKIT = 36
 """Per weight of a tile of aihwkit 1.2.0 with any simple pulsed device, measured: its weight and eight arrays."""
 VARIANTS = tuple(product(("sample", "batch"), ("stored", "recomputed")))
@@ -103,6 +105,8 @@ class Contest:
             "lr": RATE, "threads": threads, "reps": self.reps, "seed": SEED, "samples": case.get("samples", 1),
         }  # fmt: skip
         options = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+        # three repeats of a tile are made all the same
+        options += ["--max-time", str(LONGEST_S)] if op != "train" else []
         options += ["--bl", "10"] if case["preset"] == "gv-nomgmt" else []
         return self._side("theirs", threads).ask([*options, *(["--counts"] if op == "update" else [])])
 
@@ -141,7 +145,13 @@ def update(contest: Contest) -> Iterator[dict[str, Any]]:
             theirs.append(answer["median_s"])
             expected = answer["expected_coincidences_per_item"]
             for noise_per, tolerances in VARIANTS:
-                asked = {**case, "noise_per": noise_per, "tolerances": tolerances, "inner": answer["inner"]}
+                asked = {
+                    **case,
+                    "noise_per": noise_per,
+                    "tolerances": tolerances,
+                    "inner": answer["inner"],
+                    "reps": answer["reps"],
+                }
                 ours[noise_per, tolerances].append(contest.ours("update", **asked))
         for (noise_per, tolerances), answers in ours.items():
             yield {
@@ -162,7 +172,7 @@ def reads(contest: Contest) -> Iterator[dict[str, Any]]:
         for _ in range(contest.pairs):
             for op in ("forward", "backward"):
                 answer = contest.theirs(op, **case)
-                mine = contest.ours(op, **case, inner=answer["inner"])
+                mine = contest.ours(op, **case, inner=answer["inner"], reps=answer["reps"])
                 seconds.setdefault(f"theirs {op}", []).append(answer["median_s"])
                 seconds.setdefault(f"ours {op}", []).append(mine["median_s"])
         for op in ("forward", "backward"):

@@ -49,6 +49,7 @@ def measure(steps: int, sizes: str | None, out: Path) -> dict[str, Any]:
     settings = SETTINGS | {"data.path": str(out / "data.parquet"), "data.test_fraction": str(1 / (steps + 1))}
     settings |= {"model.sizes": f"[{sizes}]"} if sizes else {}
     command = [sys.executable, "-m", "rpucluster", "run", "mlp_1b", "--cluster", "paper_chip", "--executor", "local"]
+    load = os.getloadavg()[0]
     command += [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
     began = time.perf_counter()
     child = subprocess.Popen([*command, "--json", "--quiet", "--out", str(out / "run")], stdout=subprocess.PIPE)
@@ -58,7 +59,8 @@ def measure(steps: int, sizes: str | None, out: Path) -> dict[str, Any]:
     if status:
         raise SystemExit(f"the run ended with {os.waitstatus_to_exitcode(status)}")
     summary = json.loads(printed)
-    return summary | {"peak_bytes": usage.ru_maxrss * 1024, "process_wall_s": time.perf_counter() - began}
+    wall = time.perf_counter() - began
+    return summary | {"peak_bytes": usage.ru_maxrss * 1024, "process_wall_s": wall, "load_before": load}
 
 
 def beside_the_floor(found: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +85,15 @@ def beside_the_floor(found: dict[str, Any]) -> dict[str, Any]:
         floor = 2 * 4 * weights / bandwidth / 1e9 + lines * memory["random_line_ns"][threads] / 1e9
         result["floor_s"][threads] = floor
         result["step_over_floor"][threads] = step / floor
-    walls = ("start_wall_s", "executor_start_wall_s", "train_wall_s", "evaluate_wall_s", "wall_s", "process_wall_s")
+    walls = (
+        "start_wall_s",
+        "executor_start_wall_s",
+        "train_wall_s",
+        "evaluate_wall_s",
+        "wall_s",
+        "process_wall_s",
+        "load_before",
+    )
     return result | {key: found[key] for key in (*walls, "train_loss", "weights_sha256")} | {"floors": memory}
 
 
