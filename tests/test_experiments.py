@@ -11,7 +11,7 @@ from rpucluster.experiments.confidence import Confidence
 from rpucluster.experiments.points import NEAR, Panel, Point
 from rpucluster.experiments.records import Record, Records
 from rpucluster.experiments.results import panel_result
-from rpucluster.experiments.schedule import Cost, choose_epochs, ordered, until
+from rpucluster.experiments.schedule import Cost, choose_epochs, ordered, recorded, until
 from rpucluster.experiments.settings import BASE_POINT, CONTROL_POINT
 from rpucluster.experiments.tables import error_rows
 from rpucluster.experiments.trials import Budget, Trial, settings_sha256, trials_of
@@ -172,7 +172,21 @@ def test_what_is_not_the_papers_budget_says_so() -> None:
         assert "NOT the paper's budget" in budget.text
 
 
+def test_what_is_switched_off_does_not_count_so_that_a_later_switch_changes_no_hash() -> None:
+    assert trial("device.dw_min_std=0.0").sha256 == trial().sha256
+    assert trial("device.dw_min_std=0.1").sha256 != trial().sha256
+
+
 # --- order and time ---
+
+
+def test_the_cost_is_that_of_runs_as_long() -> None:
+    kept = [record(t, 0.02, epochs=30, wall_s=wall) for t, wall in zip(trials(3), (100.0, 180.0, 400.0), strict=True)]
+    short = record(trials(4)[3], 0.02, epochs=2, wall_s=1000.0)
+    cost = recorded([*kept, short], trial())
+    assert cost is not None
+    assert cost.wall_s(30, 60_000) == pytest.approx(180.0)  # the median
+    assert recorded([short], trial()) is None
 
 
 def test_runs_of_equal_settings_are_made_once_with_the_most_urgent_priority() -> None:

@@ -71,6 +71,8 @@ def reproduce(request: Request, bar: Bar) -> Reproduction:
         known = len(work.trials(work.budget)) - len(missing)
         bar.say(work.budget.text)
         bar.expect(len(missing), sum(trial.job.train.epochs for trial in missing), known)
+        if estimate := work.estimate(missing):
+            bar.say(estimate)
         for event in work.run(missing):
             if isinstance(event, Finished):
                 records.add(event.record)  # before it is told

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rpucluster.experiments.points import NEAR, PAPER_EPOCHS
-from rpucluster.experiments.records import Records
+from rpucluster.experiments.records import Record
 from rpucluster.experiments.trials import Budget, Trial, perform
 
 SHORTER = (PAPER_EPOCHS, 20, 10)
@@ -42,20 +42,23 @@ def ordered(trials: Iterable[Trial]) -> list[Trial]:
     return sorted(first.values(), key=lambda trial: (trial.priority, trial.seed % 100))
 
 
-def measured(records: Records, trials: Sequence[Trial]) -> Cost:
-    """The cost of training, from the finished runs that are as long as the first trial, or from a short one of it."""
-    epochs, samples = trials[0].job.train.epochs, images(trials[0])
-    alike = [record for record in records if record.epochs == epochs and record.train_samples >= samples / 2]
-    known = [record.wall_s / (record.epochs * record.train_samples) for record in alike]
-    if known:
-        return Cost(sample_wall_s=statistics.median(known), source=f"the median of {len(known)} finished runs")
-    probe = trials[0].job
-    data = probe.data.model_copy(update={"train_samples": _PROBE_SAMPLES, "test_samples": None})
-    train = probe.train.model_copy(update={"epochs": 1})
-    short = dataclasses.replace(trials[0], job=probe.model_copy(update={"data": data, "train": train}))
+def recorded(records: Iterable[Record], trial: Trial) -> Cost | None:
+    """The cost of training from the finished runs that are as long as this one; None without any."""
+    alike = [r for r in records if r.epochs == trial.job.train.epochs and r.train_samples >= images(trial) / 2]
+    if not alike:
+        return None
+    each = [record.wall_s / (record.epochs * record.train_samples) for record in alike]
+    return Cost(sample_wall_s=statistics.median(each), source=f"the median of {len(alike)} finished runs")
+
+
+def tried(trial: Trial) -> Cost:
+    """The cost of training from a short run."""
+    data = trial.job.data.model_copy(update={"train_samples": _PROBE_SAMPLES, "test_samples": None})
+    train = trial.job.train.model_copy(update={"epochs": 1})
+    short = dataclasses.replace(trial, job=trial.job.model_copy(update={"data": data, "train": train}))
     perform(short)  # compiles, and reads the data into the page cache
     record = perform(short)
-    return Cost(sample_wall_s=record.train_wall_s / _PROBE_SAMPLES, source=f"{_PROBE_SAMPLES:,} samples tried out")
+    return Cost(sample_wall_s=record.train_wall_s / record.train_samples, source=f"{_PROBE_SAMPLES:,} samples tried")
 
 
 def images(trial: Trial) -> int:

@@ -14,9 +14,9 @@ from rpucluster.experiments.executors import Event, in_processes, with_ray
 from rpucluster.experiments.points import Panel, Point
 from rpucluster.experiments.records import Record, Records
 from rpucluster.experiments.request import Request
-from rpucluster.experiments.schedule import Cost, choose_epochs, images, measured, ordered, until
+from rpucluster.experiments.schedule import Cost, choose_epochs, images, ordered, recorded, tried, until
 from rpucluster.experiments.settings import BASE_JOB
-from rpucluster.experiments.trials import QUICK_EPOCHS, QUICK_TEST, QUICK_TRAIN, Budget, Trial, trials_of
+from rpucluster.experiments.trials import QUICK_EPOCHS, QUICK_TEST, QUICK_TRAIN, RATES, Budget, Trial, trials_of
 from rpucluster.files import read_json, write_json
 from rpucluster.job import JOB_TABLES, load_job
 from rpucluster.kernels import warm_up
@@ -53,7 +53,7 @@ class Work:
         budget = Budget(seeds=request.seeds or 3, changes=changes)
         if request.quick:
             budget = dataclasses.replace(
-                budget, epochs=QUICK_EPOCHS, train_samples=QUICK_TRAIN, test_samples=QUICK_TEST
+                budget, epochs=QUICK_EPOCHS, train_samples=QUICK_TRAIN, test_samples=QUICK_TEST, rates=RATES[:1]
             )
         if request.epochs is not None:
             return dataclasses.replace(budget, epochs=request.epochs)
@@ -64,12 +64,15 @@ class Work:
         if request.hours == 0:
             return budget
         trials = self.trials(budget)
-        self.cost = measured(self.records, trials)
+        self.cost = self._cost(trials[0])
         epochs = choose_epochs(
             self.missing, budget, self.cost, images(trials[0]), 3600 * request.hours, request.jobs
         )  # fmt: skip
         write_json(choice, {"epochs": epochs, "hours": request.hours, "jobs": request.jobs, "cost": self.cost.source})
         return dataclasses.replace(budget, epochs=epochs)
+
+    def _cost(self, trial: Trial) -> Cost:
+        return recorded(self.records, trial) or tried(trial)
 
     def points(self, panel: Panel) -> list[Point]:
         """The points of a panel that are asked for, the control first."""
@@ -104,7 +107,7 @@ class Work:
         deadline = None
         if request.hours is not None:
             deadline = self.began + 3600 * request.hours
-            self.cost = measured(self.records, missing)
+            self.cost = self.cost or self._cost(missing[0])
         warm_up()  # compiled once here, so that the processes find the kernels on disk
         trials = until(missing, deadline, self._expected)
         events = (
@@ -115,10 +118,18 @@ class Work:
         with closing(events):
             yield from events
 
+    def estimate(self, missing: Sequence[Trial]) -> str:
+        """How long the missing runs take, in a sentence; empty where nothing tells."""
+        cost = self.cost or (recorded(self.records, missing[0]) if missing else None)
+        if cost is None:
+            return ""
+        seconds = sum(cost.wall_s(trial.job.train.epochs, images(trial)) for trial in missing) / self.request.jobs
+        return f"all of them take about {seconds / 3600:.1f} h, {self.request.jobs} at a time, by {cost.source}"
+
     def _expected(self, trial: Trial) -> float:
-        if self.cost is None:
-            self.cost = measured(self.records, [trial])
-        return self.cost.wall_s(trial.job.train.epochs, images(trial))
+        # what has just run says more than what was tried
+        cost = recorded(self.records, trial) or self.cost
+        return cost.wall_s(trial.job.train.epochs, images(trial)) if cost else 0.0
 
     def hashes(self, figure: str) -> set[str]:
         """The settings of all runs of a figure."""
