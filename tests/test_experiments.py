@@ -172,9 +172,15 @@ def test_what_is_not_the_papers_budget_says_so() -> None:
         assert "NOT the paper's budget" in budget.text
 
 
-def test_what_is_switched_off_does_not_count_so_that_a_later_switch_changes_no_hash() -> None:
-    assert trial("device.dw_min_std=0.0").sha256 == trial().sha256
-    assert trial("device.dw_min_std=0.1").sha256 != trial().sha256
+def test_a_default_that_is_written_out_changes_no_hash_and_other_physics_changes_every(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So a setting that a later version adds leaves finished runs valid."""
+    before = trial().sha256
+    assert trial("update.noise_per=sample", "evaluate.every=1", "device.w_max_dtod=0.0").sha256 == before
+    assert trial("device.w_max_dtod=0.1").sha256 != before
+    monkeypatch.setattr("rpucluster.experiments.trials.PHYSICS", 2)
+    assert trial().sha256 != before
 
 
 # --- order and time ---

@@ -17,6 +17,9 @@ from rpucluster.experiments.records import Record
 from rpucluster.experiments.settings import BASE_JOB
 from rpucluster.job import JOB_TABLES, Job, load_job
 
+PHYSICS = 1
+"""Raise it when a default or a kernel changes what a run of the same settings gives, other than by chance: runs of
+before then no longer count."""
 RATES = (0.01, 0.005, 0.0025)
 """Of the first, second and last third of the epochs (S/C)."""
 _HOST = ("data.path", "run.")
@@ -108,29 +111,30 @@ def trials_of(
 
 
 def settings_sha256(job: Job, cluster: Cluster, data_sha256: str) -> str:
-    """Hash of everything that a run's result depends on: the resolved settings and the data.
+    """Hash of everything that a run's result depends on: `PHYSICS`, the data, and what differs from the defaults.
 
-    Devices count with all their parameters, not by the name of their preset.  What cannot change a result is left
-    out: names, where the data lie, how the host computes, and the modelled machine but for its tiles and converters.
-    So is what is switched off, since what a later version adds starts there.
+    A setting that a later version adds so leaves finished runs valid.  Devices count with their parameters, not by
+    the name of their preset.  What cannot change a result is left out: names, where the data lie, how the host
+    computes, and the modelled machine but for its tiles and converters.
     """
-    described = job.model_dump(mode="json", exclude={"name", "device", "run", "words"})
+    described = job.model_dump(mode="json", exclude_defaults=True, exclude={"name", "device", "run", "words"})
+    described["physics"] = PHYSICS
     described["data"].pop("path")
     described["data_sha256"] = data_sha256
     described["devices"] = [
-        {"kind": type(device).__name__} | dataclasses.asdict(device)  # type: ignore[call-overload]
+        {"kind": type(device).__name__} | _changed(device)
         for device in map(job.device_of, range(len(job.network.layers)))
     ]
     described["tiles"] = cluster.accelerator.model_dump(
-        mode="json", include={"tile_rows", "tile_cols", "forward", "backward"}
+        mode="json", exclude_defaults=True, include={"tile_rows", "tile_cols", "forward", "backward"}
     )
-    return hashlib.sha256(json.dumps(_switched_on(described), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _switched_on(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _switched_on(item) for key, item in value.items() if item not in (None, False, 0, "none")}
-    return [_switched_on(item) for item in value] if isinstance(value, list) else value
+def _changed(device: Any) -> dict[str, Any]:
+    """The parameters of a device that are not its model's defaults."""
+    values = {field.name: (getattr(device, field.name), field.default) for field in dataclasses.fields(device)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def perform(trial: Trial, tell: Callable[[int], None] = lambda _: None) -> Record:
