@@ -64,8 +64,8 @@ def in_processes(trials: Iterator[Trial], jobs: int) -> Generator[Event, None, N
                 process = context.Process(target=_child, args=(trial, there), daemon=True)
                 with _undisturbed():
                     process.start()
-                there.close()  # so that the end of the process ends the pipe
-                running[here] = (trial, process)
+                    there.close()  # so that the end of the process ends the pipe
+                    running[here] = (trial, process)
                 yield Started(trial=trial)
             if not running:
                 return
@@ -115,7 +115,8 @@ def _undisturbed() -> Iterator[None]:
 
     An interrupt is the parent's to handle; a process whose start it cuts short would end in a traceback.
     """
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in the background of a script; it is inherited
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[int] = []
