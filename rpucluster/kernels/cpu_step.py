@@ -7,7 +7,7 @@ import numpy as np
 from rpucluster.kernels import step
 from rpucluster.kernels.base import UPDATE_FLOATS, UPDATE_INTS
 from rpucluster.kernels.cpu_digital import activate, derive, score
-from rpucluster.kernels.cpu_random import compiled
+from rpucluster.kernels.cpu_random import compiled, inlined
 from rpucluster.kernels.cpu_read import FINE, NOT_FINITE, OUT_OF_RANGE, exact_read, from_fixed, read
 from rpucluster.kernels.cpu_update import exact_update, pulsed_update
 from rpucluster.kernels.read_rule import READ_FLOATS, READ_INTS
@@ -55,7 +55,7 @@ def _vector(arena: Any, row: Any, window: int, number: int) -> Any:
     return arena[start : start + row[step.WIDTH]]
 
 
-@compiled
+@inlined
 def _read(row: Any, memory: Any, floats: Any, fixed: Any, sample: int) -> Any:
     """Perform a READ; returns how it ended."""
     shard, mode = _shard(memory, row[step.SLOT]), row[step.MODE]
@@ -76,7 +76,7 @@ def _read(row: Any, memory: Any, floats: Any, fixed: Any, sample: int) -> Any:
     return np.int64(end)
 
 
-@compiled
+@inlined
 def _update(row: Any, memory: Any, floats: Any, sample: int, rate: Any) -> Any:
     """Perform an UPDATE; returns how it ended."""
     slot, counts = row[step.SLOT], memory.counts
@@ -97,7 +97,7 @@ def _update(row: Any, memory: Any, floats: Any, sample: int, rate: Any) -> Any:
     return np.int64(FINE if finite else NOT_FINITE)
 
 
-@compiled
+@inlined
 def _move(row: Any, memory: Any, floats: Any, fixed: Any, feed: Any, number: int) -> Any:
     """Perform a LOAD, COPY, ERROR, ACTIVATE or DERIVE, vector by vector; returns how it ended."""
     code, place = row[step.CODE], memory.shards[row[step.SLOT]]
@@ -121,7 +121,7 @@ def _move(row: Any, memory: Any, floats: Any, fixed: Any, feed: Any, number: int
     return np.int64(FINE if inside else OUT_OF_RANGE)
 
 
-@compiled
+@inlined
 def _score(row: Any, memory: Any, floats: Any, feed: Any, number: int) -> None:
     """Perform a SCORE."""
     loss, hits = 0.0, _0
@@ -136,7 +136,7 @@ def _score(row: Any, memory: Any, floats: Any, feed: Any, number: int) -> None:
         memory.counts[step.SCORED] += row[step.ROWS]
 
 
-@compiled
+@inlined
 def _train_bias(row: Any, memory: Any, floats: Any, rate: Any) -> None:
     """Perform a BIAS: the errors of the batch are added one after the other, whatever the width of the shard."""
     total = _vector(floats, row, step.A, _0).copy()
