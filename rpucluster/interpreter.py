@@ -2,7 +2,8 @@
 threads or to a grid of a kind of its own.  What it computes has the bits of `rpucluster.kernels.cpu_step`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -10,11 +11,10 @@ import numpy as np
 
 from rpucluster.errors import NumericalError
 from rpucluster.holdings import Held
-from rpucluster.kernels import step
-from rpucluster.layers import ACTIVATIONS, softmax_cross_entropy
+from rpucluster.kernels import digital_units, step
 from rpucluster.rng import Purpose
 from rpucluster.tape import Tape, Window
-from rpucluster.tile import PulseCount, ReadCount, TileGrid, from_fixed
+from rpucluster.tile import PulseCount, ReadCount, TileGrid
 
 Array = Any  # a NumPy or CuPy array
 
@@ -32,6 +32,7 @@ class Interpreter:
         for window in tape.bias_lines():
             window.of(self.floats)[:] = 1
         self._xp, self._held, self._counts, self._sums = xp, held, counts, sums
+        self._digital = digital_units(xp)
         self._rows = tape.rows.tolist()
         self._views = [[self.view(window) for window in windows] for windows in tape.windows]
 
@@ -49,7 +50,9 @@ class Interpreter:
         Raises `NumericalError`, which names the layer.
         """
         row, views = self._rows[index], self._views[index]
-        held, first, vectors = self._held[row[step.SLOT]], row[step.SAMPLE], row[step.ROWS]
+        held = self._held[row[step.SLOT]]
+        function = held.shard.layer.activation
+        first, vectors = row[step.SAMPLE], row[step.ROWS]
         sample = int(feed.first_sample) + performance * feed.indices.shape[1] + first
         match row[step.CODE]:
             case step.LOAD:
@@ -60,22 +63,20 @@ class Interpreter:
             case step.READ:
                 return self._read(held.grid, row[step.MODE], views, sample)
             case step.ACTIVATE:
-                y = _floats(held, views[0])
-                if held.bias is not None:
-                    y += held.bias
-                views[1][:] = ACTIVATIONS[held.shard.layer.activation].forward(self._xp, y)
+                with _layer_named(held):
+                    self._digital.activate(function, views[0], held.bias, views[1])
             case step.SCORE:
                 labels = feed.y[feed.indices[performance, first : first + vectors]]
-                loss, hits, views[1][:] = softmax_cross_entropy(self._xp, views[0], labels)
+                loss, hits = self._digital.score(views[0], labels, views[1])
                 if row[step.MODE]:
                     self._sums[step.LOSS] += loss
                     self._counts[step.HITS] += hits
                     self._counts[step.SCORED] += vectors
             case step.ERROR:
-                views[1][:] = _floats(held, views[0])
+                with _layer_named(held):
+                    self._digital.convert(views[0], views[1])
             case step.DERIVE:
-                a, g, delta = views
-                delta[:] = ACTIVATIONS[held.shard.layer.activation].backward(self._xp, a, g)
+                self._digital.derive(function, *views)
             case step.UPDATE:
                 return self._update(held.grid, views, feed.learning_rate, sample)
             case step.BIAS if held.bias is not None:
@@ -102,8 +103,9 @@ class Interpreter:
         return pulses.cycles
 
 
-def _floats(held: Held, sums: Array) -> Array:
+@contextmanager
+def _layer_named(held: Held) -> Iterator[None]:
     try:
-        return from_fixed(sums)
+        yield
     except NumericalError as error:
         raise NumericalError(f"layer {held.shard.index}: {error}") from None

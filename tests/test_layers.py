@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from rpucluster.kernels import cpu_digital
+from rpucluster.errors import NumericalError
+from rpucluster.kernels import Kernels, cpu_digital
+from rpucluster.kernels.cuda import CudaKernels
+from rpucluster.kernels.cuda_digital import CudaDigital
+from rpucluster.kernels.digital import HostDigital
 from rpucluster.layers import ACTIVATIONS, softmax_cross_entropy
 
 
@@ -51,6 +55,36 @@ def test_compiled_functions_have_the_same_bits(name: str, rng: np.random.Generat
     assert a.tobytes() == function.forward(np, y).tobytes()
     cpu_digital.derive(function.code, a, g, delta)
     assert delta.tobytes() == function.backward(np, a, g).tobytes()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_cuda_functions_have_the_same_bits(name: str, all_kernels: list[Kernels], rng: np.random.Generator) -> None:
+    """On windows of larger arrays, as a tape has them."""
+    units = [HostDigital(), *(CudaDigital(np, k._function) for k in all_kernels if isinstance(k, CudaKernels))]
+    sums = np.zeros((7, 300), np.int64)
+    sums[:, 20:287] = rng.normal(0, 3 * 2.0**40, (7, 267)).astype(np.int64)
+    bias, errors = rng.normal(0, 1, 267).astype(np.float32), rng.normal(0, 1, (7, 270)).astype(np.float32)
+    found = []
+    for digital in units:
+        numbers, a, delta = (np.full((7, 301), np.nan, np.float32) for _ in range(3))
+        digital.convert(sums[:, 20:287], numbers[:, 3:270])
+        digital.activate(name, sums[:, 20:287], bias, a[:, 3:270])
+        digital.derive(name, a[:, 3:270], errors[:, 2:269], delta[:, 3:270])
+        found.append([part.tobytes() for part in (numbers, a, delta)])
+        with pytest.raises(NumericalError, match="has reached"):
+            digital.activate(name, np.full((1, 3), 1 << 62), None, np.empty((1, 3), np.float32))
+    assert all(other == found[0] for other in found)
+
+
+def test_cuda_loss_has_the_same_error(all_kernels: list[Kernels], rng: np.random.Generator) -> None:
+    y, labels = rng.normal(0, 9, (150, 12)).astype(np.float32), rng.integers(0, 11, 150)
+    loss, hits, delta = softmax_cross_entropy(np, y[:, :11].copy(), labels)
+    for kernels in all_kernels:
+        if isinstance(kernels, CudaKernels):
+            error = np.zeros_like(y)
+            found = CudaDigital(np, kernels._function).score(y[:, :11], labels, error[:, 1:])
+            assert error[:, 1:].tobytes() == delta.tobytes()
+            assert found == (pytest.approx(loss, rel=1e-12), hits)
 
 
 def test_compiled_loss_has_the_same_error(rng: np.random.Generator) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from rpucluster.kernels.read_rule import ReadRule as ReadRule
 from rpucluster.kernels.read_rule import ReadTotals as ReadTotals
 from rpucluster.kernels.read_rule import Scaling as Scaling
 from rpucluster.kernels.read_rule import pack_read as pack_read
+
+if TYPE_CHECKING:
+    from rpucluster.kernels.digital import Digital
 
 KernelChoice = Literal["auto", "reference", "numba", "cuda"]
 
@@ -64,6 +67,17 @@ def from_fixed(sums: Any) -> Any:
     from rpucluster.kernels import cpu
 
     return cpu.from_fixed(sums)
+
+
+def digital_units(xp: ModuleType) -> "Digital":
+    """What computes activations, losses and their derivatives on windows of arrays of a module."""
+    if xp is np:
+        from rpucluster.kernels.digital import HostDigital
+
+        return HostDigital()
+    from rpucluster.kernels.cuda import cuda_digital
+
+    return cuda_digital(xp)
 
 
 def step_performer(xp: ModuleType) -> Callable[..., tuple[int, int]] | None:

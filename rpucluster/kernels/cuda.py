@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster import rng
+from rpucluster import elementary, layers, rng
 from rpucluster.devices import LANE_BLOCK, LANE_UNIT
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import read_rule
@@ -27,16 +27,18 @@ from rpucluster.kernels.base import (
     overflow_message,
     pack_update,
 )
+from rpucluster.kernels.cuda_digital import CudaDigital
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, Scaling, pack_read
 
 _READ_NUMBERS = (
     "SCALING", "WORST_CASE", "IN_STOCHASTIC", "OUT_STOCHASTIC", "IN_STEP", "OUT_STEP", "LIMIT", "OUT_NOISE",
     "OUT_POWER", "WEIGHT_POWER", "IN_NOISE", "SCALE", "DECAY", "RISE", "WORST", "WIRE", "BASELINE",
 )  # fmt: skip
+_ELEMENTARY = ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER")
 _READ_ROUNDS = ("INPUT_ROUNDING", "INPUT_NOISE", "OUTPUT_ROUNDING")
 
 OPTIONS = ("--std=c++14", "--fmad=false")
-SOURCES = ("random.cu", "update.cu", "read.cu")
+SOURCES = ("random.cu", "update.cu", "read.cu", "digital.cu")
 _THREADS = 128
 _MOST_BLOCKS = 65_535  # in the second direction of a grid
 
@@ -56,6 +58,11 @@ def source() -> str:
         constants |= {f"{name}{power}": value for power, value in enumerate(values)}
     # nine digits name a float32 exactly
     lines = [f"#define {name} ({np.float32(value):.9g}f)" for name, value in constants.items()]
+    lines += _named(
+        "ELEMENTARY", elementary, ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER")
+    )
+    lines += _named("LAYERS", layers, ("TANH", "TANH_LIMIT", "SIGMOID_LOWEST"))
+    lines += [f"#define LAYERS_{name} {getattr(layers, name)}" for name in ("SIGMOID", "TANH_CODE", "RELU")]
     lines += [f"#define READ_{name} {getattr(read_rule, name)}" for name in _READ_NUMBERS]
     lines += [f"#define {name} {getattr(read_rule, name)}" for name in _READ_ROUNDS]
     lines += [f"#define SCALING_{kind.name} {kind.value}" for kind in Scaling]
@@ -64,10 +71,24 @@ def source() -> str:
     return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
 
 
+def _named(prefix: str, module: Any, names: tuple[str, ...]) -> list[str]:
+    """Numbers of a module as float32 constants, those of a tuple with their index."""
+    found: dict[str, float] = {}
+    for name in names:
+        value = getattr(module, name)
+        found |= {f"{name}{i}": v for i, v in enumerate(value)} if isinstance(value, tuple) else {name: value}
+    return [f"#define {prefix}_{name} ({np.float32(value):.8e}f)" for name, value in found.items()]
+
+
 def cuda_kernels(cupy: ModuleType) -> "CudaKernels":
     """The kernels, compiled for the current GPU at their first launch (CuPy keeps them on disk)."""
     module = cupy.RawModule(code=source(), options=OPTIONS)
     return CudaKernels(cupy, cache(module.get_function))
+
+
+def cuda_digital(cupy: ModuleType) -> CudaDigital:
+    """The digital units, likewise."""
+    return CudaDigital(cupy, cache(cupy.RawModule(code=source(), options=OPTIONS).get_function))
 
 
 class CudaKernels:
