@@ -199,11 +199,12 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: Captured, tmp_pat
 
 def test_an_interrupted_command_leaves_what_is_finished(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "rpucluster", *arguments(pictures, out, "--seeds", "20", "--jobs", "1")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job would ignore
-    )  # fmt: skip
+    program = (  # a job in the background of a script would ignore interrupts
+        "import signal, sys; from rpucluster.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, *arguments(pictures, out, "--seeds", "20", "--jobs", "1")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("[1/80]"):
