@@ -15,6 +15,7 @@ from pydantic_core import PydanticKnownError
 
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
+from rpucluster.kernels import require_performed
 from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
 from rpucluster.periphery import Management
 from rpucluster.settings import Tolerances, UpdateSettings
@@ -421,6 +422,10 @@ class Job(Spec):
                 device = self.device_of(i)
             except ValueError as error:
                 raise ValueError(f"[model.layer.device] of {layer.name}: {error}") from None
+            try:
+                require_performed(device)
+            except ValueError as error:
+                raise ValueError(f"[device] of {layer.name}: {error}") from None
             if self.update.noise_per == "batch" and device.step_depends_on_weight:
                 raise ValueError(
                     f'[update] noise_per = "batch" but the step of the device of {layer.name} depends on its '

@@ -14,7 +14,7 @@ from rpucluster.algorithms import Storage as Storage
 from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Device, PulsedDevice
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule
+from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule, require_performed
 from rpucluster.kernels import from_fixed as from_fixed
 from rpucluster.periphery import Converters as Converters
 from rpucluster.periphery import Management as Management
@@ -128,6 +128,7 @@ class TileGrid:
         storage: Storage | None = None,
         averages: Any = None,
     ) -> None:
+        require_performed(device)
         if update.noise_per == "batch" and device.step_depends_on_weight:
             raise ValueError(
                 f'noise_per = "batch" needs a step that does not depend on the weight, as that of '

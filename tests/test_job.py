@@ -178,7 +178,8 @@ def test_a_layers_device_overrides_the_jobs_or_starts_from_its_own_preset() -> N
     ]
 
 
-def test_parameters_of_a_device_may_be_curves_and_switches(tmp_path: Path) -> None:
+def test_parameters_of_a_device_may_be_curves_and_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpucluster.job.require_performed", lambda device: None)  # here only what files can say
     curve = {"preset": "piecewise-step", "piecewise_up": [1, 0.5, 0.1], "piecewise_down": [0.1, 0.5, 1.0]}
     curved = job(device={**curve, "log_normal": True}, model=layered(LAYERS[0], {"outputs": 10, "device": curve}))
     expected = PiecewiseStep(piecewise_up=(1.0, 0.5, 0.1), piecewise_down=(0.1, 0.5, 1.0))
@@ -200,6 +201,7 @@ def test_one_aggregated_draw_is_refused_where_the_step_depends_on_the_weight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Soft:
+        pulsed = False
         step_depends_on_weight = True
 
     job(update={"noise_per": "batch"})  # the baseline device takes it
@@ -534,3 +536,15 @@ def test_a_job_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(original))
     assert again == original
     assert again.device_of(0) == original.device_of(0)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ({"preset": "reram-sb"}, "updates do not perform the law of SoftBounds"),
+        ({"preset": "rpu-baseline", "stuck": 0.1}, "stuck = 0.1"),
+        ({"preset": "rpu-baseline", "write_noise": 2.0}, "write_noise = 2.0"),
+    ],
+)
+def test_a_device_that_updates_do_not_perform_is_refused(device: dict[str, Any], said: str) -> None:
+    assert refusal(device=device).startswith(f"[device] of dense1: {said}")

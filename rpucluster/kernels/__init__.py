@@ -23,6 +23,7 @@ from rpucluster.kernels.base import UpdateRule as UpdateRule
 from rpucluster.kernels.base import UpdateTotals as UpdateTotals
 from rpucluster.kernels.base import from_fixed as plain_from_fixed
 from rpucluster.kernels.base import pack_update as pack_update
+from rpucluster.kernels.base import require_performed as require_performed
 from rpucluster.kernels.program import program as program
 from rpucluster.kernels.read_rule import READ_FLOATS as READ_FLOATS
 from rpucluster.kernels.read_rule import READ_INTS as READ_INTS

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from rpucluster.devices import LAW_CONSTANTS, PulsedDevice
+from rpucluster.devices import LAW_CONSTANTS, Law, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
 
@@ -77,6 +77,26 @@ class UpdateRule(NamedTuple):
     def reach_behind(self) -> float:
         """How far one pulse may move a weight the other way, in steps, because its noise exceeds its step."""
         return max(6 * self.device.dw_min_std - 1, 0.0)
+
+
+_SPECIFIED_ONLY = ("log_normal", "stuck", "half_select", "write_noise", "lifetime", "diffusion")
+
+
+def require_performed(device: Any) -> None:
+    """Raise ValueError for what `rpucluster.devices` specifies and updates do not perform: it must not be ignored.
+
+    Takes every device; those without pulses are always performed.
+    """
+    if not device.pulsed:
+        return
+    if device.law != Law.CONSTANT:
+        raise ValueError(
+            f"updates do not perform the law of {type(device).__name__} yet; write a preset with a constant step, "
+            f"such as rpu-baseline"
+        )
+    for name in _SPECIFIED_ONLY:
+        if getattr(device, name):
+            raise ValueError(f"{name} = {getattr(device, name)}: updates do not perform it yet; leave it out")
 
 
 @cache
