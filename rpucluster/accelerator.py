@@ -216,6 +216,9 @@ class Accelerator:
                 coincidences=counts[step.COINCIDENCES],
                 expected_coincidences=float(sums[step.EXPECTED]),
                 cycles=counts[step.CYCLES],
+                line_passes=counts[step.LINE_PASSES],
+                line_slots=counts[step.LINE_SLOTS],
+                line_pulses=counts[step.LINE_PULSES],
             ),
             programmed_pulses=self._programmed_pulses,
         )

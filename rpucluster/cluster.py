@@ -139,7 +139,7 @@ class Accelerator(Spec):
         )
         return float(max(integration, min(self.adc_lines, lines) * self.conversion_time))
 
-    def pass_bytes(self, direction: Literal["forward", "backward"], input_lines: int, output_lines: int) -> float:
+    def pass_bytes(self, direction: Literal["forward", "backward"], input_lines: float, output_lines: float) -> float:
         """Bytes that one pass over so many lines moves on the chip, at the width of the converters."""
         converters = self.forward if direction == "forward" else self.backward
         bits = input_lines * (converters.input_bits or UNQUANTISED_BITS)

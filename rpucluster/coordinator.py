@@ -27,7 +27,6 @@ from rpucluster.plan_report import describe
 from rpucluster.pool import LocalPool, Pool, RayPool
 from rpucluster.program import Program
 from rpucluster.runlog import EpochRow, RunDirectory
-from rpucluster.settings import bytes_per_cell
 from rpucluster.timeline import Timeline, replay
 from rpucluster.weights import WeightDigest, weight_bands
 
@@ -370,6 +369,9 @@ def _summary(
             "pulse_slots": sum(p.slots for p in pulses),
             "coincidences": sum(p.coincidences for p in pulses),
             "expected_coincidences": sum(p.expected_coincidences for p in pulses),
+            "line_passes": sum(p.line_passes for p in pulses),
+            "line_slots": sum(p.line_slots for p in pulses),
+            "line_pulses": sum(p.line_pulses for p in pulses),
             "averages": loop.averages,
         },
         "versions": {
@@ -393,10 +395,9 @@ def _check_memory(job: Job, plan: Plan, executor: str) -> None:
     """Refuse a run whose arrays cannot fit this machine's memory."""
     if sys.platform != "linux" or array_module(job.run.arrays) is not np:
         return
-    shards = [(shard.block.cells, job.device_of(shard.layer)) for shard in plan.shards()]
-    cells = sum(count for count, _ in shards)
+    cells = sum(shard.block.cells for shard in plan.shards())
     workers = -(-len(plan.accelerators) // job.run.accelerators_per_worker) if executor == "ray" else 0
-    arrays = sum(count * bytes_per_cell(job.run.tolerances, device) for count, device in shards)
+    arrays = sum(shard.block.cells * job.bytes_per_weight(shard.layer) for shard in plan.shards())
     needed = arrays + workers * BYTES_PER_WORKER
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:

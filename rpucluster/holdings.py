@@ -61,7 +61,7 @@ class Holdings:
         self.replica, stage, rank = place[number]
         blocks = [(layer, block) for layer in plan.stage_layers(stage) if (block := layer.blocks[rank]) is not None]
         self._job, self._spec, self._plan, self._xp = job, spec, plan, xp
-        self.counts, self.sums = np.zeros(7, np.int64), np.zeros(2, np.float64)
+        self.counts, self.sums = np.zeros(step.COUNTS, np.int64), np.zeros(2, np.float64)
         self._spans = _spans(job, blocks)
         ends = self._spans[-1] if blocks else np.zeros(8, np.int64)
         self._weights, self._lanes = xp.empty(int(ends[1]), "f4"), xp.empty(int(ends[3]), "i2")
@@ -109,6 +109,8 @@ class Holdings:
             seed=job.train.seed,
             xp=self._xp,
             tolerances=job.run.tolerances,
+            algorithm=job.algorithm_of(layer.layer),
+            fast_device=job.fast_device_of(layer.layer),
             storage=Storage(self._weights[span[0] : span[1]], self._lanes[span[2] : span[3]]),
             averages=self._averages[:, span[4] : span[5]],
         )

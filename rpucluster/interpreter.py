@@ -99,6 +99,9 @@ class Interpreter:
         self._counts[step.SLOTS] += pulses.slots
         self._counts[step.COINCIDENCES] += pulses.coincidences
         self._counts[step.CYCLES] += pulses.cycles
+        self._counts[step.LINE_PASSES] += pulses.line_passes
+        self._counts[step.LINE_SLOTS] += pulses.line_slots
+        self._counts[step.LINE_PULSES] += pulses.line_pulses
         self._sums[step.EXPECTED] += pulses.expected_coincidences
         return pulses.cycles
 

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, PlainValidator, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
+from rpucluster.algorithms import Algorithm, DeviceChoice, OneSided, Sgd, Transfer, VectorCell, algorithm_from
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
 from rpucluster.kernels import require_performed
 from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
 from rpucluster.periphery import Management
-from rpucluster.settings import Tolerances, UpdateSettings
+from rpucluster.settings import Tolerances, UpdateSettings, bytes_per_cell
 
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
@@ -43,28 +44,6 @@ DeviceValue = Annotated[Any, PlainValidator(_device_value)]
 """A parameter of a device; which kind it has, the device checks."""
 
 
-class DeviceSpec(Spec):
-    """``[device]``: what every cross-point is made of."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, DeviceValue] = Field(init=False)
-    """Parameters of the device that differ from the preset's, such as ``dw_min = 0.002``."""
-
-    preset: str = "rpu-baseline"
-    """``"rpu-baseline"`` (the paper's device), ``"ideal"``, ``"floating-point"`` or another of
-    `rpucluster.devices`; every other key of the table overrides one of its parameters."""
-
-    @property
-    def overrides(self) -> dict[str, DeviceValue]:
-        """The parameters that differ from the preset's."""
-        return dict(self.__pydantic_extra__ or {})
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        device_from(self.preset, self.overrides)
-        return self
-
-
 class LayerDeviceSpec(Spec):
     """``[model.layer.device]``: how the cross-points of one layer differ from those of ``[device]``."""
 
@@ -75,12 +54,88 @@ class LayerDeviceSpec(Spec):
     """Starts from this preset instead, without the parameters that ``[device]`` overrides; left out, the
     other keys of the table override what ``[device]`` says."""
 
-    def on(self, base: DeviceSpec) -> Device:
+    def on(self, base: "DeviceSpec") -> Device:
         """The layer's device.  Raises `ValueError` for parameters that it does not have."""
         overrides = dict(self.__pydantic_extra__ or {})
         if self.preset is not None:
             return device_from(self.preset, overrides)
         return device_from(base.preset, base.overrides | overrides)
+
+
+class DeviceSpec(Spec):
+    """``[device]``: what every cross-point is made of."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, DeviceValue] = Field(init=False)
+    """Parameters of the device that differ from the preset's, such as ``dw_min = 0.002``."""
+
+    preset: str = "rpu-baseline"
+    """``"rpu-baseline"`` (the paper's device), ``"ideal"``, ``"floating-point"`` or another of
+    `rpucluster.devices`; every other key of the table overrides one of its parameters."""
+    devices_per_weight: Annotated[int, Field(ge=1, le=255)] = 1
+    """Devices at each cross-point, whose mean is the weight."""
+    device_choice: DeviceChoice = "all"
+    """Which of several devices take an update: ``"all"``, always the first (``"fixed"``), or one minibatch this
+    one, the next minibatch the next (``"cyclic"``)."""
+    one_sided: bool = False
+    """Whether a weight is the difference of two devices that are only raised."""
+    refresh_every: Annotated[int, Field(ge=0)] = 100
+    """Updates between looks at all one-sided pairs, which reset what has saturated; 0 for none."""
+    refresh_upper: float = 0.75
+    """A pair is reset where its larger device is above this share of the mean upper bound ..."""
+    refresh_lower: float = 0.25
+    """... and the smaller one above this share."""
+    fast: LayerDeviceSpec | None = None
+    """``[device.fast]``: how the devices that gather gradients in a transfer algorithm differ, in the layers
+    without a device table of their own."""
+
+    @property
+    def overrides(self) -> dict[str, DeviceValue]:
+        """The parameters that differ from the preset's."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        device_from(self.preset, self.overrides)
+        if self.fast is not None and not self.fast.on(self).pulsed:
+            raise ValueError("[device.fast] has exact weights; write a preset of devices with pulses")
+        _ = self.cell
+        return self
+
+    @property
+    def cell(self) -> Algorithm | None:
+        """How several devices make a weight; None where each has one."""
+        if self.one_sided and self.devices_per_weight > 1:
+            raise ValueError("one_sided = true is two devices per weight already; leave devices_per_weight out")
+        if self.one_sided:
+            return OneSided(
+                refresh_every=self.refresh_every, refresh_upper=self.refresh_upper, refresh_lower=self.refresh_lower
+            )
+        if self.devices_per_weight > 1:
+            return VectorCell(devices=self.devices_per_weight, choice=self.device_choice)
+        return None
+
+
+class AlgorithmSpec(Spec):
+    """``[algorithm]``: how pulses train the weights."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any] = Field(init=False)
+    """Settings of the kind, such as ``transfer_every = 2``."""
+
+    kind: str = "sgd"
+    """``"sgd"``, ``"tiki_taka"``, ``"tiki_taka_v2"``, ``"chopped_tiki_taka_v2"``, ``"agad"`` or
+    ``"mixed_precision"``; the other keys are those of `rpucluster.algorithms`."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm.  Raises `ValueError` for settings that it does not have."""
+        return algorithm_from(self.kind, self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ = self.algorithm
+        return self
 
 
 class LayerSpec(Spec):
@@ -103,6 +158,8 @@ class LayerSpec(Spec):
     """Left out: that of ``[parallel]``."""
     device: LayerDeviceSpec | None = None
     """Left out: that of ``[device]``."""
+    algorithm: AlgorithmSpec | None = None
+    """Left out: that of ``[algorithm]``."""
 
 
 class ModelSpec(Spec):
@@ -385,6 +442,7 @@ class Job(Spec):
     data: DataSpec
     train: TrainSpec
     device: DeviceSpec = DeviceSpec()
+    algorithm: AlgorithmSpec = AlgorithmSpec()
     update: Annotated[UpdateSettings, AsTable()] = UpdateSettings()
     """``[update]``: how pulses carry an update."""
     forward: Annotated[Management, AsTable()] = Management()
@@ -415,6 +473,27 @@ class Job(Spec):
         own = LayerDeviceSpec() if layers is None else layers[layer].device or LayerDeviceSpec()
         return own.on(self.device)
 
+    def fast_device_of(self, layer: int) -> Device:
+        """The device of the plane that gathers the gradients of layer `layer`, where there is such a plane."""
+        layers = self.model.layer
+        if self.device.fast is None or (layers is not None and layers[layer].device is not None):
+            return self.device_of(layer)
+        return self.device.fast.on(self.device)
+
+    def algorithm_of(self, layer: int) -> Algorithm:
+        """How the pulses of layer `layer` train it; exact weights need no pulses and know plain descent only."""
+        layers = self.model.layer
+        own = None if layers is None else layers[layer].algorithm
+        algorithm = (own or self.algorithm).algorithm
+        if not self.device_of(layer).pulsed:
+            return Sgd()
+        return self.device.cell or algorithm if isinstance(algorithm, Sgd) else algorithm
+
+    def bytes_per_weight(self, layer: int) -> int:
+        """Bytes of host memory that each weight of layer `layer` takes."""
+        planes, numbers = self.algorithm_of(layer).memory
+        return planes * bytes_per_cell(self.run.tolerances, self.device_of(layer)) + 4 * numbers
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for i, layer in enumerate(self.network.layers):
@@ -424,8 +503,20 @@ class Job(Spec):
                 raise ValueError(f"[model.layer.device] of {layer.name}: {error}") from None
             try:
                 require_performed(device)
+                require_performed(self.fast_device_of(i))
             except ValueError as error:
                 raise ValueError(f"[device] of {layer.name}: {error}") from None
+            algorithm = self.algorithm_of(i)
+            if self.device.cell is not None and algorithm.kind != "sgd":
+                raise ValueError(
+                    f'[device] has several devices per weight, which [algorithm] kind = "{algorithm.kind}" does not '
+                    f'train; write kind = "sgd", or devices_per_weight = 1 and one_sided = false'
+                )
+            if self.update.noise_per == "batch" and isinstance(algorithm, Transfer):
+                raise ValueError(
+                    f'[update] noise_per = "batch" but [algorithm] kind = "{algorithm.kind}" works sample by sample; '
+                    f'write "sample"'
+                )
             if self.update.noise_per == "batch" and device.step_depends_on_weight:
                 raise ValueError(
                     f'[update] noise_per = "batch" but the step of the device of {layer.name} depends on its '

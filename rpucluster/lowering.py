@@ -9,10 +9,11 @@ another stage, the value is sent from rank to rank.
 from collections.abc import Sequence
 from typing import Literal
 
+from rpucluster.algorithms import Work
 from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.partitioner import Block, LayerPlan, Plan, Range, covers
-from rpucluster.program import Collective, Digital, Op, Program, Purpose, Read, Rewrite, Send, Update
+from rpucluster.program import Collective, Digital, Lines, Op, Program, Purpose, Read, Rewrite, Send, Update
 from rpucluster.schedule import interleave
 
 WHOLE_MINIBATCH = -1
@@ -315,6 +316,7 @@ class _Lowering:
 
     def _update(self, layer: LayerPlan, rank: int, accelerator: int, samples: int, deps: tuple[int, ...]) -> None:
         block = _block(layer, rank)
+        work = self.job.algorithm_of(layer.layer).work(samples)
         op = Update(
             id=len(self.ops),
             accelerator=accelerator,
@@ -324,6 +326,9 @@ class _Lowering:
             cells=block.cells,
             lines=sum(_lines(block)),
             bit_length=self.job.update.bit_length,
+            pulsed=work.cycles > 0,
+            planes=work.planes,
+            alone=_lines_alone(work, block, min(self.plan.tile_rows, _length(block.rows))),
             deps=deps,
         )
         self._add(op)
@@ -454,6 +459,37 @@ def _first_with(have: Sequence[Range | None], span: Range, preferred: int) -> in
 def _lines(block: Block) -> tuple[int, int]:
     """Column lines and row lines of a block, summed over its tiles."""
     return _length(block.cols) * _length(block.tile_rows), _length(block.rows) * _length(block.tile_cols)
+
+
+def _lines_alone(work: Work, block: Block, tallest: int) -> Lines | None:
+    """What an algorithm does to single lines of a block whose tallest tile has so many rows."""
+    _, down = _lines(block)
+    operations = work.operations_per_cell * block.cells + work.operations_per_row * down
+    if work.columns_read or work.columns_written:
+        return Lines(
+            direction="forward",
+            passes=work.columns_read * block.tiles,
+            passes_in_turn=work.columns_read,
+            values=work.columns_read * down,
+            writes=work.columns_written * block.tiles,
+            writes_in_turn=work.columns_written,
+            written=work.columns_written * down,
+            slots=work.slots,
+            operations=operations,
+        )
+    if work.matrices_read or work.matrices_written or operations:
+        return Lines(
+            direction="backward",
+            passes=work.matrices_read * down,
+            passes_in_turn=work.matrices_read * tallest,
+            values=work.matrices_read * block.cells,
+            writes=work.matrices_written * down,
+            writes_in_turn=work.matrices_written * tallest,
+            written=work.matrices_written * block.cells,
+            slots=work.slots,
+            operations=operations,
+        )
+    return None
 
 
 def _once(spans: Sequence[Range | None]) -> list[Range | None]:

@@ -74,8 +74,34 @@ class Digital(_OnOne):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """Single lines of tiles that a training algorithm reads or writes in an update; on average over many updates, so
+    these counts need not be whole."""
+
+    direction: Direction
+    """``"forward"`` for columns, which are read by driving one, ``"backward"`` for rows."""
+    passes: float
+    """Lines read, summed over the tiles."""
+    passes_in_turn: float
+    """The most lines of one tile, which are read one after the other."""
+    values: float
+    """Numbers read, each an ADC sample of one cross-point."""
+    writes: float
+    """Lines written, summed over the tiles."""
+    writes_in_turn: float
+    """The most lines of one tile."""
+    written: float
+    """Cross-points on written lines."""
+    slots: int
+    """Pulse slots per polarity phase and written line."""
+    operations: float
+    """Digital operations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update(_OnOne):
-    """Pulsed rank-1 updates of one layer shard: one update cycle per sample, all its tiles at once."""
+    """An update of one layer shard, all its tiles at once: for each sample a pulsed rank-1 cycle, or digital work, and
+    what the training algorithm does to single lines besides."""
 
     id: int
     accelerator: int
@@ -87,12 +113,18 @@ class Update(_OnOne):
     """Rows plus columns, summed over the tiles: the lines that carry pulse trains."""
     bit_length: int
     """Pulse slots per polarity phase and sample (the largest, where the bit length is dynamic)."""
+    pulsed: bool = True
+    """Whether samples are pulse cycles; else the factors are multiplied by the digital units."""
+    planes: int = 1
+    """Devices at each cross-point that a cycle reaches."""
+    alone: Lines | None = None
+    """Lines that are read or written by themselves."""
     deps: tuple[int, ...] = ()
 
     @property
     def cycles(self) -> int:
         """Update cycles, summed over the tiles."""
-        return self.samples * self.tiles
+        return self.samples * self.tiles if self.pulsed else 0
 
     @property
     def slots(self) -> int:

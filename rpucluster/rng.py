@@ -2,7 +2,8 @@
 
 Nothing here has state.  A *stream* is named by ``(seed, purpose, layer, replica, tile row, tile column)`` and
 has a 64-bit key: the first two words of the Philox block with key ``(seed low, seed high)`` and counter
-``(purpose << 24 | layer, replica, tile row, tile column)``.  Inside a stream the 128-bit counter is
+``(purpose << 24 | layer, plane << 24 | replica, tile row, tile column)``; where a weight has one device, that is
+plane 0.  Inside a stream the 128-bit counter is
 ``(block, sample low, sample high, round)``; a block gives four 32-bit words.  Number ``i`` of a stream at
 ``(sample, round)``, uniform or normal, is always lane ``i & 3`` of block ``i >> 2``.  So every number can be
 recomputed alone, by any processor, in any order, and a partition or a restart changes none of them.
@@ -50,7 +51,12 @@ class Purpose(IntEnum):
     REPLAY_NOISE = 10
     """Step noise of single pulses, where a cell near its bound is replayed pulse by pulse."""
     TRANSFER = 11
+    """Noise of the reads that transfer columns between planes; all replicas share it, as other reads."""
     PROGRAM = 12
+    TRANSFER_PULSES = 20
+    """Pulse trains of the rows when a column is transferred without a buffer."""
+    CHOPPER = 21
+    """Changes of the signs of columns; the same for all tiles of a column of tiles."""
     BOOTSTRAP = 64
     """Resampling of finished results; no part of any experiment."""
 
@@ -106,21 +112,21 @@ def philox(counter: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike], key: Keys
 
 
 def stream_keys(
-    seed: int, purpose: Purpose, layer: int, replica: int, tile_row: ArrayLike, tile_col: ArrayLike
+    seed: int, purpose: Purpose, layer: int, replica: int, tile_row: ArrayLike, tile_col: ArrayLike, plane: int = 0
 ) -> UInt32:
     """Keys of the streams of several tiles: uint32 (*broadcast shape of tile_row and tile_col, 2).
 
-    Raises ValueError if the seed does not fit 64 bits, the layer 24 bits or another number 32 bits.
+    Raises ValueError if the seed does not fit 64 bits, the layer or replica 24, the plane 8 or an index 32 bits.
     """
     rows, cols = np.asarray(tile_row, dtype=np.int64), np.asarray(tile_col, dtype=np.int64)
-    largest = max(replica, int(rows.max(initial=0)), int(cols.max(initial=0)))
-    smallest = min(seed, layer, replica, int(rows.min(initial=0)), int(cols.min(initial=0)))
-    if smallest < 0 or seed >= 1 << 64 or layer >= 1 << 24 or largest >= 1 << 32:
+    largest = max(int(rows.max(initial=0)), int(cols.max(initial=0)))
+    smallest = min(seed, layer, replica, plane, int(rows.min(initial=0)), int(cols.min(initial=0)))
+    if smallest < 0 or seed >> 64 or max(layer, replica) >> 24 or plane >> 8 or largest >> 32:
         raise ValueError(
-            f"no random stream for seed {seed}, layer {layer}, replica {replica}: "
-            "write a seed below 2^64, a layer below 2^24 and a replica and tile indices below 2^32, none negative"
+            f"no random stream for seed {seed}, layer {layer}, replica {replica}, plane {plane}: write a seed below "
+            "2^64, a layer and replica below 2^24, a plane below 256 and tile indices below 2^32, none negative"
         )
-    words = philox((purpose << 24 | layer, replica, rows, cols), (seed & 0xFFFFFFFF, seed >> 32))
+    words = philox((purpose << 24 | layer, plane << 24 | replica, rows, cols), (seed & 0xFFFFFFFF, seed >> 32))
     return np.ascontiguousarray(np.moveaxis(words[:2], 0, -1))
 
 

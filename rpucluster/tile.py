@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster import kernels as kernel_sets
-from rpucluster.algorithms import Plane, checked
+from rpucluster.algorithms import Algorithm, Plane, Sgd, Shard, Trainer, checked
 from rpucluster.algorithms import Storage as Storage
 from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Device, PulsedDevice
@@ -39,7 +39,7 @@ _PER_REPLICA = (Purpose.DEVICE, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
 """Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class PulseCount:
     """What updates counted; counts add."""
 
@@ -51,6 +51,12 @@ class PulseCount:
     """Sum over cells and samples of slots * p * q: what ``coincidences`` is on average."""
     cycles: int = 0
     """Update cycles: tiles times samples."""
+    line_passes: int = 0
+    """Lines of tiles that an algorithm read by themselves."""
+    line_slots: int = 0
+    """Pulse slots of lines that an algorithm wrote by themselves, summed over tiles."""
+    line_pulses: int = 0
+    """Pulses fired there."""
 
     def __add__(self, other: "PulseCount") -> "PulseCount":
         return PulseCount(
@@ -58,6 +64,9 @@ class PulseCount:
             coincidences=self.coincidences + other.coincidences,
             expected_coincidences=self.expected_coincidences + other.expected_coincidences,
             cycles=self.cycles + other.cycles,
+            line_passes=self.line_passes + other.line_passes,
+            line_slots=self.line_slots + other.line_slots,
+            line_pulses=self.line_pulses + other.line_pulses,
         )
 
 
@@ -97,7 +106,8 @@ class TileGrid:
     ``row_tiles[1]``, and tile columns likewise.  Tolerances, pulses and noise belong to the tile's place in the
     layer, so a shard behaves as the same tiles of any other shard would.  ``tolerances`` chooses between memory and
     computation and changes no value; ``storage`` gives the arrays to live in, ``averages`` float32 (2, tiles) that of
-    the running averages of noise management, forward and backward.
+    the running averages of noise management, forward and backward.  ``algorithm`` is how pulses train the weights,
+    plain gradient descent where it is left out, and ``fast_device`` that of the plane of gradients.
 
     Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device whose step
     depends on its weight; methods raise `NumericalError`, which names the layer, for a signal that is not finite
@@ -127,6 +137,8 @@ class TileGrid:
         tolerances: Tolerances = "auto",
         storage: Storage | None = None,
         averages: Any = None,
+        algorithm: Algorithm | None = None,
+        fast_device: Device | None = None,
     ) -> None:
         require_performed(device)
         if update.noise_per == "batch" and device.step_depends_on_weight:
@@ -167,37 +179,31 @@ class TileGrid:
         self._read_keys: dict[Purpose, Any] = {}
         rules = (self._forward_rule, self._backward_rule)
         kept = [name for name, rule in zip(_AVERAGES, rules, strict=True) if rule.scaling is Scaling.AVERAGE]
-        self._persistent = {*device.persistent, *(kept if self._pulsed else ())}
+        self._kept = kept if self._pulsed else []
         self._averages = xp.empty((2, self.tiles), "f4") if averages is None else averages
         self._averages[:] = 0  # none yet
-        self._plane = Plane(
-            device=device,
-            table=self._table,
-            tiling=self._tiling,
-            keys=np.stack([self._keys(purpose) for purpose in _UPDATE_STREAMS], axis=1),
-            lanes=stored_lanes(tolerances, device),
-            kernels=self._kernels,
-            xp=xp,
-            storage=storage,
-        )
-        self._weights, self._lanes, self._update_keys = self._plane.weights, self._plane.lanes, self._plane.keys
+        self._tolerances = tolerances
+        self._learner: Plane | Trainer = self._trained(algorithm or Sgd(), update, fast_device or device, storage)
+        self._weights = self._learner.weights
+        first = self._learner if isinstance(self._learner, Plane) else self._learner.planes[0]
+        self._lanes, self._update_keys = first.lanes, first.keys
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights and tolerances."""
-        return self._plane.nbytes
+        return self._learner.nbytes
 
     def set_weights(self, weights: Any) -> None:
         """Put each weight of a (rows, cols) array on its cell, clipped to what the cell can hold."""
-        self._plane.put(checked(weights, self.shape, self._layer))
+        self._learner.put(checked(weights, self.shape, self._layer))
 
     def weights(self, rows: tuple[int, int] | None = None) -> Float32:
         """The weights as float32 (rows, cols), or those of a range of the shard's rows: a copy on the host."""
-        return self._plane.values(rows)
+        return self._learner.values(rows)
 
     def initialise(self, scale: float) -> None:
         """Set weights uniform in [-scale, scale), the same for every replica and partition, then clipped."""
-        for part in self._plane.parts():
+        for part in self._learner.parts():
             uniform = init_uniform(
                 self._seed,
                 self._layer,
@@ -207,11 +213,11 @@ class TileGrid:
                 col_start=self.col_range[0] + part.cols.start,
                 col_stop=self.col_range[0] + part.cols.stop,
             )
-            self._plane.put_part(part, np.float32(scale) * uniform)
+            self._learner.put_part(part, np.float32(scale) * uniform)
 
     def program(self, target: Any) -> int:
         """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
-        return self._plane.program(checked(target, self.shape, self._layer))
+        return self._learner.program(checked(target, self.shape, self._layer))
 
     def read_forward(
         self, x: Any, *, first_sample: int, purpose: Purpose = Purpose.READ_FORWARD
@@ -247,17 +253,18 @@ class TileGrid:
         if len(x) != len(d):
             raise ValueError(f"x has {len(x)} samples and d {len(d)}: pass the same samples in both")
         try:
+            if not isinstance(self._learner, Plane):
+                return PulseCount(*self._learner.update(x, d, lr, first_sample))
             if self._update_rule is None:
-                total = self._kernels.exact_update(self._weights, self._tiling, x, d, lr)
-            else:
-                total = self._kernels.pulsed_update(
+                return PulseCount(*self._kernels.exact_update(self._weights, self._tiling, x, d, lr))
+            return PulseCount(
+                *self._kernels.pulsed_update(
                     self._weights, self._lanes, self._tiling, self._update_keys, x, d,
                     lr, first_sample, self._update_rule,
-                )  # fmt: skip
+                )
+            )  # fmt: skip
         except NumericalError as error:
             raise self._named(error) from None
-        slots, coincidences, expected, cycles = total
-        return PulseCount(slots=slots, coincidences=coincidences, expected_coincidences=expected, cycles=cycles)
 
     def parts(self) -> GridParts:
         """The tiles as compiled code takes them, which reads and updates the grid's storage by itself."""
@@ -277,34 +284,75 @@ class TileGrid:
 
     def large_update(self, samples: int) -> bool:
         """Whether an update by so many samples is work for `update`."""
-        return self._kernels.large_update(self._tiling, samples)
+        return not isinstance(self._learner, Plane) or self._kernels.large_update(self._tiling, samples)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Every array that a restart needs, on the host, in the layer's order: the same for every partition.
 
-        ``weights`` (rows, cols); the running averages of noise management, one for each tile and (tile rows, tile
-        columns) as the tiles lie, where a direction keeps them.
+        ``weights`` (rows, cols), or what the algorithm keeps; the running averages of noise management, one for each
+        tile and (tile rows, tile columns) as the tiles lie, where a direction keeps them.
         """
         averages = to_host(self._averages).reshape(2, *self._tiles)
-        kept = {name: averages[way].copy() for way, name in enumerate(_AVERAGES) if name in self._persistent}
-        return {"weights": self.weights(), **kept}
+        kept = {name: averages[_AVERAGES.index(name)].copy() for name in self._kept}
+        return self._learner.state() | kept
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
-        if set(state) != self._persistent:
-            raise ValueError(
-                f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self._persistent)}"
-            )
-        self._plane.put(checked(state["weights"], self.shape, self._layer), clipped=False)
-        for way, name in enumerate(_AVERAGES):
-            if name in state:
-                if state[name].shape != self._tiles:
-                    raise ValueError(f"{name} of shape {state[name].shape} for {self._tiles} tiles")
-                self._averages[way] = self._xp.asarray(state[name].reshape(-1), dtype=np.float32)
+        missing = [name for name in self._kept if name not in state]
+        if missing:
+            raise ValueError(f"state has {sorted(state)}, without {missing[0]}")
+        self._learner.load_state({name: array for name, array in state.items() if name not in self._kept})
+        for name in self._kept:
+            if state[name].shape != self._tiles:
+                raise ValueError(f"{name} of shape {state[name].shape} for {self._tiles} tiles")
+            averages = self._xp.asarray(state[name].reshape(-1), dtype=np.float32)
+            self._averages[_AVERAGES.index(name)] = averages
 
-    def _keys(self, purpose: Purpose) -> NDArray[np.uint32]:
+    def _trained(
+        self, algorithm: Algorithm, update: UpdateSettings, fast_device: Device, storage: Storage | None
+    ) -> Plane | Trainer:
+        """The planes of the algorithm, or one plane where this grid does all that there is to do."""
+        if self._pulsed is not None:
+            shard = Shard(
+                kernels=self._kernels,
+                tiling=self._tiling,
+                table=self._table,
+                xp=self._xp,
+                device=self._pulsed,
+                fast_device=fast_device if isinstance(fast_device, PulsedDevice) else self._pulsed,
+                plane=self._plane,
+                rule=lambda device: _update_rule(update, device),
+                keys=self._keys,
+                read=self._forward_rule._replace(scaling=Scaling.NONE, rounds=0),
+                storage=storage,
+            )
+            trainer = algorithm.trainer(shard)
+            if trainer is not None:
+                return trainer
+        return self._plane(0, self.device, storage)
+
+    def _plane(self, number: int, device: Device, storage: Storage | None) -> Plane:
+        return Plane(
+            layer=self._layer,
+            device=device,
+            table=self._table,
+            tiling=self._tiling,
+            keys=np.stack([self._keys(purpose, plane=number) for purpose in _UPDATE_STREAMS], axis=1),
+            lanes=stored_lanes(self._tolerances, device),
+            kernels=self._kernels,
+            xp=self._xp,
+            storage=storage,
+        )
+
+    def _keys(self, purpose: Purpose, of_columns: bool = False, plane: int = 0) -> NDArray[np.uint32]:
+        """Keys of the tiles, or those that all tiles of a column share, uint32 (tiles, 2).
+
+        All planes of a weight share the lines that carry pulses; the rest belongs to each plane.
+        """
         replica = self._replica if purpose in _PER_REPLICA else 0
-        return stream_keys(self._seed, purpose, self._layer, replica, self._tile_row, self._tile_col)
+        tile_row = 0 if of_columns else self._tile_row
+        own = plane if purpose in _PER_REPLICA else 0
+        return stream_keys(self._seed, purpose, self._layer, replica, tile_row, self._tile_col, plane=own)
 
     def _keys_of_reads(self, purpose: Purpose) -> Any:
         if purpose not in self._read_keys:

@@ -169,7 +169,7 @@ def _counts(op: Op) -> tuple[object, ...]:
         case Digital():
             return (Digital, op.operations)
         case Update():
-            return (Update, op.samples, op.tiles, op.cells, op.bit_length)
+            return (Update, op.samples, op.tiles, op.cells, op.bit_length, op.pulsed, op.planes, op.alone)
         case Rewrite():
             return (Rewrite, op.kind, op.rows, op.tiles, op.cells, op.bit_length)
         case Collective():
@@ -187,12 +187,7 @@ def _price(op: Op, cluster: Cluster) -> _Price:
             energy = Energy(digital=op.operations * chip.digital_energy)
             return _Price(op.operations / chip.digital_rate, energy)
         case Update():
-            # x and delta lie at the tiles from their passes, so an update moves nothing on the chip
-            slots = op.samples * chip.update_phases * op.bit_length
-            return _Price(
-                slots * chip.pulse_width * chip.waves(op.tiles),
-                Energy(update=slots * op.cells * chip.pulse_energy),
-            )
+            return _update(op, chip)
         case Rewrite():
             return _rewrite(op, chip)
         case Collective():
@@ -215,6 +210,37 @@ def _read(op: Read, chip: Accelerator) -> _Price:
             array=op.vectors * op.cells * chip.read_energy,
             adc=op.vectors * op.output_lines * chip.adc_energy,
             digital=additions * chip.digital_energy,
+            on_chip=moved * chip.on_chip_energy,
+        ),
+    )
+
+
+def _update(op: Update, chip: Accelerator) -> _Price:
+    """Pulse cycles, then lines by themselves, whose digital work and transfers on the chip stream beside them."""
+    # x and delta lie at the tiles from their passes, so pulse cycles move nothing on the chip
+    slots = op.samples * chip.update_phases * op.bit_length if op.pulsed else 0
+    seconds = slots * chip.pulse_width * chip.waves(op.tiles)
+    pulsed = slots * op.cells * op.planes * chip.pulse_energy
+    lines = op.alone
+    if lines is None:
+        return _Price(seconds, Energy(update=pulsed))
+    line_slots = chip.update_phases * lines.slots
+    analog = lines.passes_in_turn * chip.pass_time(lines.direction)
+    analog += lines.writes_in_turn * line_slots * chip.pulse_width
+    # our assumption (U): what is read crosses the chip at the width of the ADC, pulse counts at that of the DAC
+    moved = chip.pass_bytes("forward", lines.written, lines.values)
+    return _Price(
+        seconds
+        + max(
+            analog * chip.waves(op.tiles),
+            moved / chip.on_chip_bandwidth,
+            lines.operations / chip.digital_rate,
+        ),
+        Energy(
+            array=lines.values * chip.read_energy,
+            adc=lines.values * chip.adc_energy,
+            update=pulsed + line_slots * lines.written * chip.pulse_energy,
+            digital=lines.operations * chip.digital_energy,
             on_chip=moved * chip.on_chip_energy,
         ),
     )

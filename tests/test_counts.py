@@ -95,6 +95,35 @@ def test_the_pool_does_what_the_program_says(parallel: dict[str, object]) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": {"kind": "tiki_taka", "transfer_every": 4, "transfer_columns": 2, "transfer_bit_length": 5}},
+        {"algorithm": {"kind": "tiki_taka_v2", "transfer_every": 2}},
+        {"algorithm": {"kind": "agad", "auto_scale": True, "fast_learning_rate": 0.5}},
+        {"algorithm": {"kind": "mixed_precision", "flush_every": 4, "flush_bit_length": 3}},
+        {"device": {"devices_per_weight": 2}},
+        {"device": {"one_sided": True, "refresh_every": 3}},
+    ],
+    ids=["ttv1", "ttv2", "agad", "mixed", "vector", "pairs"],
+)
+def test_single_lines_of_algorithms_are_those_that_the_program_says(changes: dict[str, object]) -> None:
+    """Over the steps in which averages come out whole."""
+    job = make_job(
+        parallel={"tensor": 2, "pipeline": 2},
+        update={"bit_length": 9},
+        **changes,  # type: ignore[arg-type]
+    )
+    program, _, counts = performed(job)
+    updates = [op for op in program if isinstance(op, Update)]
+    lines = [op.alone for op in updates if op.alone is not None]
+    assert sum(c.pulses.slots for c in counts.values()) == STEPS * sum(op.slots for op in updates)
+    assert sum(c.pulses.cycles for c in counts.values()) == STEPS * sum(op.cycles for op in updates)
+    assert sum(c.pulses.line_passes for c in counts.values()) == pytest.approx(STEPS * sum(op.passes for op in lines))
+    slots = sum(op.writes * op.slots for op in lines)
+    assert sum(c.pulses.line_slots for c in counts.values()) == pytest.approx(STEPS * slots)
+
+
 def _elements(op: Collective | Send, giver: int) -> int:
     return op.elements if isinstance(op, Send) else op.elements[op.members.index(giver)]
 

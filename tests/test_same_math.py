@@ -61,6 +61,50 @@ def test_a_plan_does_not_change_the_experiment(
         assert found[key] == expected[key], key
 
 
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "tiki_taka": {"algorithm": {"kind": "tiki_taka", "gamma": 0.5, "transfer_every": 3}},
+    "tiki_taka_v2": {"algorithm": {"kind": "tiki_taka_v2", "transfer_columns": 2, "read_noise": 0.1}},
+    "chopped_tiki_taka_v2": {"algorithm": {"kind": "chopped_tiki_taka_v2", "chop_every": 2, "transfer_rate": 3.0}},
+    "agad": {
+        "algorithm": {"kind": "agad", "chop_every": 2, "auto_scale": True, "fast_learning_rate": 0.5},
+        "device": {"fast": {"dw_min": 0.004}},
+    },
+    "mixed_precision": {"algorithm": {"kind": "mixed_precision", "flush_every": 3}},
+    "three devices": {"device": {"devices_per_weight": 3, "device_choice": "cyclic"}},
+    "one-sided pairs": {"device": {"one_sided": True, "refresh_every": 3, "refresh_upper": 0.1, "refresh_lower": 0.0}},
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_plan_does_not_change_an_algorithm(algorithm: str, tmp_path: Path) -> None:
+    """Pointers, signs, buffers and scales belong to tiles, wherever these are."""
+    plans: list[dict[str, Any]] = [
+        {},
+        {"tensor": 2, "tensor_split": "output"},
+        {"tensor": 2, "tensor_split": "input", "pipeline": 2, "schedule": "1f1b"},
+    ]
+    found = [
+        trained(tmp_path / str(i), make_job(parallel=plan, **ALGORITHMS[algorithm])) for i, plan in enumerate(plans)
+    ]
+    digests = {summary["weights_sha256"] for summary in found}
+    assert len(digests) == 1
+    assert digests != {trained(tmp_path / "plain", make_job())["weights_sha256"]}
+    for key in ("coincidences", "line_passes", "line_slots", "line_pulses"):
+        assert len({summary["counts"][key] for summary in found}) == 1, key
+
+
+def test_algorithms_see_the_same_factors_on_replicas_as_on_one_accelerator(tmp_path: Path) -> None:
+    """Replicas that share factors share transfers too: signs, pointers and the noise of their reads."""
+    same: dict[str, Any] = {
+        "device": {"preset": "ideal"},
+        "algorithm": {"kind": "chopped_tiki_taka_v2", "chop_every": 2, "transfer_rate": 3.0, "transfer_every": 3},
+    }
+    apart = make_job(train={"minibatch": 8, "microbatch": 4}, parallel={"data": 2}, **same)
+    alone = make_job(train={"minibatch": 16, "microbatch": 4}, **same)
+    found, expected = trained(tmp_path / "apart", apart), trained(tmp_path / "alone", alone)
+    assert found["weights_sha256"] == expected["weights_sha256"]
+
+
 @pytest.mark.parametrize("noise_per", ["sample", "batch"])
 def test_ray_does_not_change_the_experiment(noise_per: str, tmp_path: Path, session_folder: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rpucluster.arrays import to_host
 from rpucluster.devices import Cells, Device, PulsedDevice
@@ -33,6 +34,7 @@ class Plane:
     def __init__(
         self,
         *,
+        layer: int,
         device: Device,
         table: Any,
         tiling: Tiling,
@@ -50,6 +52,7 @@ class Plane:
                 f"storage of {storage.weights.shape} weights and {storage.lanes.shape} lanes for {cells} cells with "
                 f"{lanes} stored lanes each"
             )
+        self._layer = layer
         self.device, self.keys = device, xp.asarray(keys)
         self._pulsed = device if isinstance(device, PulsedDevice) else None
         self._table, self._tiling, self._kernels, self._xp = table, tiling, kernels, xp
@@ -62,6 +65,18 @@ class Plane:
     def nbytes(self) -> int:
         """Bytes of weights and tolerances."""
         return int(self.weights.nbytes) + int(self.lanes.nbytes)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The weights, on the host, by their name in a checkpoint."""
+        return {"weights": self.values()}
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
+        if set(state) != set(self.device.persistent):
+            raise ValueError(
+                f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self.device.persistent)}"
+            )
+        self.put(checked(state["weights"], (self._tiling.rows, self._tiling.cols), self._layer), clipped=False)
 
     def parts(self) -> "Iterator[Part]":
         """Whole rows of tiles, few enough at a time that what is computed of them needs little memory."""
@@ -135,6 +150,14 @@ def in_order(flat: Any, table: Any, tiling: Tiling, rows: tuple[int, int] | None
         if begin < end:
             part = flat[offset + (begin - row) * wide : offset + (end - row) * wide]
             result[begin - first : end - first, col : col + wide] = to_host(part).reshape(-1, wide)
+    return result
+
+
+def in_tiles(values: Any, table: Any) -> Any:
+    """A (rows, cols) array in the order of the cells, flat: a copy on the host."""
+    result = np.empty(values.size, values.dtype)
+    for offset, rows, cols, row, col in table.tolist():
+        result[offset : offset + rows * cols] = values[row : row + rows, col : col + cols].reshape(-1)
     return result
 
 

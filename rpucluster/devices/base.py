@@ -79,6 +79,11 @@ class PulsedDevice(Device, Protocol):
     law: ClassVar[Law]
 
     @property
+    def w_max(self) -> float:
+        """Mean upper bound of the weight."""
+        ...
+
+    @property
     def lanes(self) -> int:
         """Numbers of 16 bits that a cell's tolerances are made of, a multiple of `LANE_BLOCK`."""
         ...

@@ -31,6 +31,9 @@ from rpucluster.kernels.read_rule import ReadRule as ReadRule
 from rpucluster.kernels.read_rule import ReadTotals as ReadTotals
 from rpucluster.kernels.read_rule import Scaling as Scaling
 from rpucluster.kernels.read_rule import pack_read as pack_read
+from rpucluster.kernels.transfer import FlushRule as FlushRule
+from rpucluster.kernels.transfer import TransferRule as TransferRule
+from rpucluster.kernels.transfer import TransferState as TransferState
 
 if TYPE_CHECKING:
     from rpucluster.kernels.digital import Digital

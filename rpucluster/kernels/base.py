@@ -7,13 +7,16 @@ in C order (rows, cols).  The tile table has a row ``(offset, rows, cols, row0, 
 
 import math
 from functools import cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from rpucluster.devices import LAW_CONSTANTS, Law, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
+
+if TYPE_CHECKING:  # the rules of transfers are made of those that stand here
+    from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState
 
 OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
 """Columns of the tile table."""
@@ -165,6 +168,33 @@ class Kernels(Protocol):
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x`` for one sample after the other, in float32."""
+        ...
+
+    def transfer(
+        self,
+        fast: Any,
+        slow: Any,
+        lanes: Any,
+        tiling: Tiling,
+        keys: Any,
+        column_keys: Any,
+        gains: Any,
+        state: "TransferState",
+        sample: int,
+        start: int,
+        rule: "TransferRule",
+    ) -> int:
+        """Columns of each tile, from ``start`` on and around, from the plane ``fast`` to ``slow``; returns the pulses.
+
+        ``lanes`` and ``keys`` belong to the plane that is written, ``gains`` is float32 (tiles,), ``sample`` numbers
+        the random numbers.
+        """
+        ...  # fmt: skip
+
+    def flush(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: "FlushRule"
+    ) -> int:
+        """Whole pulses out of the digital matrix ``held``, float32 like the weights; returns how many."""
         ...
 
     def read(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import cpu_cells, cpu_read, cpu_update
+from rpucluster.kernels import cpu_cells, cpu_read, cpu_transfer, cpu_update
 from rpucluster.kernels.base import (
     Tiling,
     UpdateRule,
@@ -16,6 +16,7 @@ from rpucluster.kernels.base import (
     pack_update,
 )
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, pack_read
+from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
 from rpucluster.rng import Float32
 
 PROBLEMS = {cpu_read.OUT_OF_RANGE: overflow_message(), cpu_read.NOT_FINITE: input_message()}
@@ -59,6 +60,26 @@ class NumbaKernels:
         if not cpu_update.exact_update(weights, tiling.table, _mutable(x), _mutable(d), np.float32(lr)):
             raise NumericalError(input_message())
         return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
+
+    def transfer(
+        self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
+        state: TransferState, sample: int, start: int, rule: TransferRule,
+    ) -> int:  # fmt: skip
+        """Transfer columns of every tile."""
+        pulses: int = cpu_transfer.transfer_columns(
+            fast, slow, lanes, tiling.table, keys, column_keys, *pack_update(rule.update), *pack_transfer(rule), gains,
+            *state, sample, start,
+        )  # fmt: skip
+        return pulses
+
+    def flush(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
+    ) -> int:
+        """Fire the whole pulses of a digital matrix."""
+        pulses: int = cpu_transfer.flush_rows(
+            weights, lanes, tiling.table, keys, *pack_update(rule.update), held, np.float32(rule.threshold), sample
+        )
+        return pulses
 
     def read(
         self, weights: Any, tiling: Tiling, keys: Any, averages: Any, lines: Any, first_sample: int, rule: ReadRule,

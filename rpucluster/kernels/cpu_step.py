@@ -193,7 +193,7 @@ def warm_up() -> None:
         read_floats=np.zeros((0, 2, READ_FLOATS), np.float32),
         averages=np.zeros((2, 0), np.float32),
         biases=np.zeros(0, np.float32),
-        counts=np.zeros(7, np.int64),
+        counts=np.zeros(step.COUNTS, np.int64),
         sums=np.zeros(2, np.float64),
     )
     feed = step.Feed(

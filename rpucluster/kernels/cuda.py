@@ -16,7 +16,7 @@ import numpy as np
 from rpucluster import elementary, layers, rng
 from rpucluster.devices import LANE_BLOCK, LANE_UNIT
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import read_rule
+from rpucluster.kernels import read_rule, transfer
 from rpucluster.kernels.base import (
     FIXED_BITS,
     FIXED_LIMIT,
@@ -29,6 +29,7 @@ from rpucluster.kernels.base import (
 )
 from rpucluster.kernels.cuda_digital import CudaDigital
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, Scaling, pack_read
+from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
 
 _READ_NUMBERS = (
     "SCALING", "WORST_CASE", "IN_STOCHASTIC", "OUT_STOCHASTIC", "IN_STEP", "OUT_STEP", "LIMIT", "OUT_NOISE",
@@ -38,7 +39,11 @@ _ELEMENTARY = ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW"
 _READ_ROUNDS = ("INPUT_ROUNDING", "INPUT_NOISE", "OUTPUT_ROUNDING")
 
 OPTIONS = ("--std=c++14", "--fmad=false")
-SOURCES = ("random.cu", "update.cu", "read.cu", "digital.cu")
+SOURCES = ("random.cu", "update.cu", "read.cu", "digital.cu", "transfer.cu")
+_INDICES = (
+    "COLUMN_READ_KEY", "CHOPPER_KEY", "COLUMNS", "BUFFERED", "FORGET", "CHOP_EVERY", "CHOP_RANDOM", "DYNAMIC_REFERENCE",
+    "THRESHOLD", "MOMENTUM", "MEMORY", "READ_NOISE", "OUTPUT_STEP", "OUTPUT_LIMIT", "PULSE_UNIT",
+)  # fmt: skip
 _THREADS = 128
 _MOST_BLOCKS = 65_535  # in the second direction of a grid
 
@@ -67,6 +72,7 @@ def source() -> str:
     lines += [f"#define {name} {getattr(read_rule, name)}" for name in _READ_ROUNDS]
     lines += [f"#define SCALING_{kind.name} {kind.value}" for kind in Scaling]
     lines += [f"#define SUM_SCALE {2.0**read_rule.SUM_BITS}f", f"#define SUM_LIMIT {read_rule.SUM_LIMIT}f"]
+    lines += [f"#define {name} {getattr(transfer, name)}" for name in _INDICES]
     folder = resources.files(__package__)
     return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
 
@@ -101,6 +107,7 @@ class CudaKernels:
         self._function = function
         self._floats = cache(lambda rule: xp.asarray(pack_update(rule)[1]))
         self._read_numbers = cache(lambda rule: tuple(xp.asarray(numbers) for numbers in pack_read(rule)))
+        self._transfer = cache(lambda rule: [xp.asarray(array) for array in pack_transfer(rule)])
 
     def large_read(self, tiling: Tiling, samples: int) -> bool:
         """Every read is a call of its own."""
@@ -163,6 +170,36 @@ class CudaKernels:
             np.float32(lr),
         ))  # fmt: skip
         return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
+
+    def transfer(
+        self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
+        state: TransferState, sample: int, start: int, rule: TransferRule,
+    ) -> int:  # fmt: skip
+        """Transfer columns of every tile."""
+        xp, table = self._xp, tiling.table
+        packed = self._transfer(rule)
+        counts, pulses = xp.empty((tiling.tiles, tiling.tile_rows, rule.columns), "i4"), xp.zeros(1, "u8")
+        self._launch("transfer_columns", (tiling.tiles, _parts(tiling.tile_rows, _THREADS)), (_THREADS,), (
+            fast, slow, lanes, np.int32(len(lanes) > 0), table, keys, column_keys, self._floats(rule.update), *packed,
+            np.int32(rule.update.bit_length), gains, *state, np.int64(sample), np.int64(start),
+            np.int32(tiling.tile_rows), counts, pulses,
+        ))  # fmt: skip
+        if rule.chop_every or rule.dynamic_reference:
+            self._launch("transfer_switch", (tiling.tiles,), (32,), (
+                table, column_keys, *packed, np.int64(sample), np.int64(start), state.choppers, state.ages,
+            ))  # fmt: skip
+        return int(pulses[0])
+
+    def flush(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
+    ) -> int:
+        """Fire the whole pulses of a digital matrix."""
+        pulses = self._xp.zeros(1, "u8")
+        self._launch("flush_rows", (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
+            weights, lanes, np.int32(len(lanes) > 0), tiling.table, keys, self._floats(rule.update), held,
+            np.float32(rule.threshold), np.int32(rule.update.bit_length), np.int64(sample), pulses,
+        ))  # fmt: skip
+        return int(pulses[0])
 
     def read(
         self, weights: Any, tiling: Tiling, keys: Any, averages: Any, lines: Any, first_sample: int, rule: ReadRule,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.devices import draw_lanes
+from rpucluster.devices import Int16, draw_lanes
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.base import (
     DEVICE_KEY,
@@ -19,7 +19,10 @@ from rpucluster.kernels.base import (
 )
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
 from rpucluster.kernels.reference_read import read_tile, require_in_range, scale_of, to_fixed
+from rpucluster.kernels.reference_transfer import columns_of, flush_tile, switches, transfer_tile
 from rpucluster.kernels.reference_update import update_tile
+from rpucluster.kernels.transfer import CHOPPER_KEY, FlushRule, TransferRule, TransferState
+from rpucluster.rng import Key
 
 F32 = np.float32
 
@@ -54,15 +57,10 @@ class ReferenceKernels:
         _require_finite(x, d)
         slots, coincidences, expected, cycles = 0, 0, 0.0, 0
         for (offset, rows, cols, row0, col0), key in zip(tiling.table.tolist(), keys, strict=True):
-            size, each = rows * cols, rule.device.lanes
-            if len(lanes):
-                of_tile = lanes[offset * each : (offset + size) * each].reshape(size, each).T
-            else:
-                of_tile = draw_lanes(tuple(key[DEVICE_KEY]), np.arange(size), each)
             counts = update_tile(
-                weights[offset : offset + size].reshape(rows, cols), of_tile.reshape(each, rows, cols),
-                [(int(k[0]), int(k[1])) for k in key], x[:, col0 : col0 + cols], d[:, row0 : row0 + rows],
-                lr, first_sample, rule,
+                weights[offset : offset + rows * cols].reshape(rows, cols),
+                _lanes_of(lanes, offset, rows, cols, key, rule.device.lanes), _pairs(key),
+                x[:, col0 : col0 + cols], d[:, row0 : row0 + rows], lr, first_sample, rule,
             )  # fmt: skip
             slots += counts.slots
             coincidences += counts.coincidences
@@ -78,6 +76,53 @@ class ReferenceKernels:
             for b in range(len(x)):
                 w -= (F32(lr) * d[b, row0 : row0 + rows])[:, None] * x[b, col0 : col0 + cols]
         return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
+
+    def transfer(
+        self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
+        state: TransferState, sample: int, start: int, rule: TransferRule,
+    ) -> int:  # fmt: skip
+        """Transfer columns of every tile, then change the signs that are due."""
+        pulses = 0
+        for t, (offset, rows, cols, _, col0) in enumerate(tiling.table.tolist()):
+
+            def of_tile(array: Any, offset: int = offset, rows: int = rows, cols: int = cols) -> Any:
+                return array[offset : offset + rows * cols].reshape(rows, cols) if len(array) else array
+
+            lines = slice(col0, col0 + cols)
+            mine = TransferState(
+                of_tile(state.buffer),
+                of_tile(state.mean),
+                of_tile(state.reference),
+                state.choppers[lines],
+                state.ages[lines],
+            )
+            pulses += transfer_tile(
+                of_tile(fast), of_tile(slow),
+                _lanes_of(lanes, offset, rows, cols, keys[t], rule.update.device.lanes), _pairs(keys[t]),
+                _pairs(column_keys[t]), gains[t], mine, sample, start, rule,
+            )  # fmt: skip
+        for (_, _, cols, row0, col0), key in zip(tiling.table.tolist(), column_keys, strict=True):
+            if row0 != 0 or not (rule.chop_every or rule.dynamic_reference):
+                continue
+            for j in columns_of(start, rule.columns, cols):
+                switch = switches(int(state.ages[col0 + j]), _pairs(key)[CHOPPER_KEY], sample, (j - start) % cols, rule)
+                state.ages[col0 + j] = 0 if switch else state.ages[col0 + j] + 1
+                if switch:
+                    state.choppers[col0 + j] = -state.choppers[col0 + j]
+        return pulses
+
+    def flush(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
+    ) -> int:
+        """Fire the whole pulses of a digital matrix, tile after tile."""
+        pulses = 0
+        for (offset, rows, cols, _, _), key in zip(tiling.table.tolist(), keys, strict=True):
+            pulses += flush_tile(
+                weights[offset : offset + rows * cols].reshape(rows, cols),
+                _lanes_of(lanes, offset, rows, cols, key, rule.update.device.lanes), _pairs(key),
+                held[offset : offset + rows * cols].reshape(rows, cols), sample, rule,
+            )  # fmt: skip
+        return pulses
 
     def read(
         self, weights: Any, tiling: Tiling, keys: Any, averages: Any, lines: Any, first_sample: int, rule: ReadRule,
@@ -116,6 +161,20 @@ class ReferenceKernels:
             sums[:, tile[start_out] : tile[start_out] + tile[count_out]] += to_fixed(values @ (w if backward else w.T))
         require_in_range(sums)
         return ReadTotals(sums, tiling.tiles * len(lines), 0)
+
+
+def _lanes_of(lanes: Any, offset: int, rows: int, cols: int, key: Any, each: int) -> Int16:
+    """Lanes (lanes, rows, cols) of a tile, from the stored ones or drawn anew."""
+    size = rows * cols
+    if len(lanes):
+        found: Int16 = lanes[offset * each : (offset + size) * each].reshape(size, each).T
+    else:
+        found = draw_lanes(tuple(key[DEVICE_KEY]), np.arange(size), each)
+    return found.reshape(each, rows, cols)
+
+
+def _pairs(keys: Any) -> list[Key]:
+    return [(int(k[0]), int(k[1])) for k in keys]
 
 
 def _require_finite(*arrays: Any) -> None:

@@ -89,11 +89,11 @@ def update_tile(
         _apply_batch(w, cells, keys, counts, lowers, first_sample, rule)
     else:
         for b in range(samples):
-            _apply_sample(w, cells, keys, counts[b], lowers[b], first_sample + b, rule)
+            apply_sample(w, cells, keys, counts[b], lowers[b], first_sample + b, rule)
     return UpdateTotals(slots, int(counts.sum()), expected, samples)
 
 
-def _apply_sample(
+def apply_sample(
     w: Float32, cells: Cells, keys: list[Key], counts: NDArray[Any], lowers: NDArray[Any], sample: int, rule: UpdateRule
 ) -> None:
     """Change the cells that had coincidences: n pulses are one draw, n + std sqrt(n) z steps, then the clip.

@@ -44,8 +44,8 @@ CELL, CELL_STOP, LANE, LANE_STOP, TILE, TILE_STOP, LINES_OUT, LINES_IN, BIAS_STA
 and columns, its first digital bias or -1, the code of its activation function, 1 where weights change by pulses."""
 SHARD_COLUMNS: Final = 11
 
-PASSES, REPEATS, SLOTS, COINCIDENCES, CYCLES, HITS, SCORED = range(7)
-"""Counts of an accelerator, int64."""
+PASSES, REPEATS, SLOTS, COINCIDENCES, CYCLES, HITS, SCORED, LINE_PASSES, LINE_SLOTS, LINE_PULSES, COUNTS = range(11)
+"""Counts of an accelerator, int64, and how many there are."""
 EXPECTED, LOSS = range(2)
 """Sums of an accelerator, float64."""
 
@@ -78,7 +78,7 @@ class Memory(NamedTuple):
     biases: Any
     """float32, digital biases of all shards."""
     counts: Any
-    """int64 (7,)."""
+    """int64 (COUNTS,)."""
     sums: Any
     """float64 (2,)."""
 
