@@ -124,6 +124,23 @@ def test_a_panel_is_printed_with_its_interval_and_mark(capsys: Captured, picture
     assert "as floating" in captured.out
 
 
+def test_a_budget_of_hours_chooses_epochs_once_and_starts_what_ends_in_time(
+    capsys: Captured, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs of the 60,000 images that are expected take longer than a second, so the fewest are chosen and no run
+    starts; with an hour, and what was chosen, all of them do."""
+    monkeypatch.setattr("rpucluster.experiments.schedule._PROBE_SAMPLES", 40)
+    command = arguments(pictures, tmp_path / "out")
+    i = command.index("--epochs")
+    del command[i : i + 2]
+    first = results(capsys, [*command, "--budget-hours", "0.0003"])
+    assert (first["budget"]["epochs"], first["runs_made"], first["runs_left"]) == (10, 0, 4)
+    assert "NOT the paper's budget" in first["budget"]["text"]
+    assert json.loads((tmp_path / "out" / "choice.json").read_text())["epochs"] == 10
+    second = results(capsys, [*command, "--budget-hours", "10"])
+    assert (second["budget"]["epochs"], second["runs_made"], second["runs_left"]) == (10, 4, 0)
+
+
 # --- mistakes ---
 
 
