@@ -35,7 +35,7 @@ class Purpose(IntEnum):
     INIT = 1
     """Initial weights; not keyed by replica or tile."""
     DEVICE = 2
-    """Tolerances of a cell: its four normals are one block, the block of the cell's index in its tile."""
+    """Tolerances of a cell: the block of its index in its tile, and at rounds 1 and 2 more blocks of the same index."""
     X_PULSES = 3
     """Pulse trains on the columns; all replicas fire the same."""
     D_PULSES = 4

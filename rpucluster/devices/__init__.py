@@ -22,4 +22,5 @@ from rpucluster.devices.piecewise_step import PiecewiseStep as PiecewiseStep
 from rpucluster.devices.power_step import PowerStep as PowerStep
 from rpucluster.devices.presets import DEVICE_PRESETS as DEVICE_PRESETS
 from rpucluster.devices.presets import device_from as device_from
+from rpucluster.devices.pulsed import Pulsed as Pulsed
 from rpucluster.devices.soft_bounds_reference import SoftBoundsReference as SoftBoundsReference

@@ -24,7 +24,7 @@ DEVICE_PRESETS: Mapping[str, Device] = MappingProxyType(
         "ideal": ConstantStep(dw_min_dtod=0.0, dw_min_std=0.0, w_max_dtod=0.0, w_min_dtod=0.0, up_down_dtod=0.0),
         # aihwkit's preset of that name: the same 1200 steps on bounds of 1
         "gokmen-vlasov": ConstantStep(dw_min=0.0016, w_max=1.0, w_min=-1.0),
-        # Rasch, Gokmen and Haensch, IEEE Design & Test 37(2) (2020), arXiv:1906.02698: 10,000 symmetric steps
+        # Rasch, Gokmen and Haensch, IEEE Design & Test (2019), arXiv:1906.02698: 10,000 symmetric steps
         "idealized": ConstantStep(dw_min=0.0002, w_max=1.0, w_min=-1.0, up_down_dtod=0.0),
         # each model as aihwkit sets it where nothing is said
         "linear-step": LinearStep(),

@@ -211,7 +211,7 @@ class Pulsed:
         diffusion |diffusion (1 + diffusion_dtod z9)| (aihwkit's construction).
         """
         one = F32(1)
-        z8, z9, z10 = (normal(lanes[i]) if len(lanes) > i else np.zeros(lanes.shape[1], F32) for i in (8, 9, 10))
+        z8, z9, z10 = (normal(lanes[i]) if self.lanes > i else np.zeros(lanes.shape[1], F32) for i in (8, 9, 10))
         lifetime = np.maximum(F32(self.lifetime) * (one + F32(self.lifetime_dtod) * z8), one)
         return Relaxation(
             keep=one - one / lifetime if self.lifetime > 0 else np.ones_like(z8),
