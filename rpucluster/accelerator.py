@@ -81,6 +81,9 @@ class Counts:
     """Analog vector passes and update cycles, by (program, operation)."""
 
 
+_CELL_VECTORS = 1 << 28
+"""Cells times vectors of the steps that one compiled call performs: a fraction of a second, since nobody can interrupt
+it."""
 Piece = Callable[[Feed, int, int, Sequence[Any]], None]
 """Part of a call: `(feed, first step, last step, inbox)`; only a call without communication has several steps."""
 
@@ -262,12 +265,15 @@ class Accelerator:
         floats, fixed = script.interpreter.floats, script.interpreter.fixed
         if compiled is None:
             raise ValueError("no compiled code for these arrays")
+        together = max(1, _CELL_VECTORS // (self._holdings.cells * script.tape.minibatch))
 
         def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
-            problem, row = compiled(rows, start, stop, memory, floats, fixed, done, feed, first, last)
-            if problem:
-                layer = self._holdings.by_slot[rows[row, step.SLOT]].shard.index
-                raise NumericalError(f"layer {layer}: {kernels.problem_message(problem)}")
+            for begin in range(first, last, together):
+                end = min(begin + together, last)
+                problem, row = compiled(rows, start, stop, memory, floats, fixed, done, feed, begin, end)
+                if problem:
+                    layer = self._holdings.by_slot[rows[row, step.SLOT]].shard.index
+                    raise NumericalError(f"layer {layer}: {kernels.problem_message(problem)}")
 
         return piece
 

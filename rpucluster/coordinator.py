@@ -30,6 +30,8 @@ from rpucluster.runlog import EpochRow, RunDirectory
 from rpucluster.timeline import Timeline, replay
 from rpucluster.weights import WeightDigest, weight_bands
 
+_REPORT_EVERY = 1 << 32
+"""Cells times samples after which progress is reported at the latest: a few seconds."""
 BYTES_PER_WORKER = 150 << 20
 """Host memory of a Ray actor before it holds any array (measured: 95 to 130 MB private)."""
 
@@ -212,7 +214,8 @@ class _Loop:
         order = epoch_order(job.train.seed, epoch, len(self.data.train_y), job.train.shuffle)
         rate = job.train.learning_rate_at(epoch)
         total = Score()
-        for start, stop in _chunks(self.steps_per_epoch, max(1, min(256, 4096 // batch))):
+        together = min(256, 4096 // batch, _REPORT_EVERY // (job.network.weights * batch))
+        for start, stop in _chunks(self.steps_per_epoch, max(1, together)):
             steps = Steps(
                 first_sample=(epoch * self.steps_per_epoch + start) * batch,
                 learning_rate=rate,

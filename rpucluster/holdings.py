@@ -75,6 +75,11 @@ class Holdings:
         self.memory = self._memory() if xp is np and blocks else None
         """What compiled code works on; None where the arrays are not the host's."""
 
+    @property
+    def cells(self) -> int:
+        """Cross-points of all shards."""
+        return int(self._weights.size)
+
     def shards(self) -> dict[int, Shard]:
         """The shards by layer."""
         return {layer: held.shard for layer, held in self.by_layer.items()}

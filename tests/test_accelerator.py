@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rpucluster import accelerator, kernels
 from rpucluster.accelerator import Accelerator, Counts, Score, Steps
 from rpucluster.data import load_data
 from rpucluster.errors import NumericalError
@@ -112,14 +113,34 @@ def test_a_tape_can_leave_single_rows_to_array_operations(code: int, monkeypatch
     same(compiled, trained(make_job()))
 
 
+def test_long_runs_are_performed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an interrupt does not wait for all of them."""
+    whole = trained(make_job())
+    lengths: list[int] = []
+    performer = kernels.step_performer(np)
+    assert performer is not None
+
+    def counting(*arguments: Any) -> tuple[int, int]:
+        lengths.append(arguments[-1] - arguments[-2])
+        return performer(*arguments)
+
+    monkeypatch.setattr(kernels, "step_performer", lambda xp: counting)
+    assert trained(make_job())[0] == whole[0]
+    assert lengths == [STEPS, 1]
+    lengths.clear()
+    monkeypatch.setattr(accelerator, "_CELL_VECTORS", 2 * 8 * (24 * 65 + 20 * 25 + 10 * 21))
+    assert trained(make_job())[0] == whole[0]
+    assert lengths == [2, 1, 1]
+
+
 @pytest.mark.parametrize("bias", ["column", "digital"])
 @pytest.mark.parametrize("parallel", PLANS, ids=lambda plan: "-".join(map(str, plan.values())))
 def test_a_step_reads_nothing_that_it_did_not_write(parallel: dict[str, Any], bias: str) -> None:
     """All values of the step before are spoiled, so that whatever reads them fails or trains other weights."""
 
     def spoil(pool: LocalPool, number: int) -> None:
-        for accelerator in accelerators(pool):
-            script = accelerator._scripts["train"]
+        for one in accelerators(pool):
+            script = one._scripts["train"]
             script.interpreter.floats[:] = np.nan
             script.interpreter.fixed[:] = np.iinfo(np.int64).min
             for window in script.tape.bias_lines():
@@ -136,9 +157,9 @@ def test_values_have_places_of_their_own(parallel: dict[str, Any]) -> None:
     plan = partition(job, cluster)
     program = lower(plan, job)
     for number in program.accelerators:
-        accelerator = Accelerator(number, job, cluster.accelerator, plan)
-        accelerator.load("train", program, ())
-        tape = accelerator._scripts["train"].tape
+        one = Accelerator(number, job, cluster.accelerator, plan)
+        one.load("train", program, ())
+        tape = one._scripts["train"].tape
         for fixed, size in [(True, tape.fixed), (False, tape.floats)]:
             used = np.zeros(size, int)
             for (name, _), buffer in tape._buffers.items():
