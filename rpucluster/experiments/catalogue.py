@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cache
 
 from rpucluster.errors import ConfigError
 from rpucluster.experiments.confidence import Confidence, Reference
 from rpucluster.experiments.points import CONTROL, FAR, FIRST, NEAR, NEXT, SECOND, Panel, Point
 from rpucluster.experiments.settings import (
+    BASE_JOB,
     BASE_POINT,
     CONTROL_POINT,
     NO_CONVERTERS,
@@ -19,7 +21,7 @@ from rpucluster.experiments.settings import (
     weight_bound,
 )
 from rpucluster.experiments.stress_tests import STRESS_TESTS
-from rpucluster.kernels import UpdateRule
+from rpucluster.job import load_job
 
 B, S, WEAK = Confidence.RECALLED, Confidence.RESTATED, Confidence.WEAK
 _BARE = ("device.preset=rpu-baseline", *NO_MANAGEMENT, *NO_CONVERTERS, *output_bound(12.0), *noise(0.06))
@@ -191,7 +193,12 @@ def panels_of(figures: Sequence[str], only: Sequence[str] = ()) -> tuple[Panel, 
     return tuple(panel for panel in there if not only or panel.name in only or panel.id in only)
 
 
+@cache
 def lacks(panel: Panel) -> str | None:
-    """What this version lacks to run a panel, or None."""
-    known = UpdateRule._fields  # what updates take into account
-    return None if panel.needs is None or panel.needs in known else panel.needs
+    """The parameter that a panel needs and jobs of this version refuse, or None."""
+    if panel.needs is not None:
+        try:
+            load_job(BASE_JOB, (f"device.{panel.needs}=0.1",))
+        except ConfigError:
+            return panel.needs
+    return None

@@ -60,7 +60,7 @@ class Panel:
     note: str = ""
     """What the paper leaves open here and what is done."""
     needs: str | None = None
-    """A parameter of the device without which the panel cannot be run; updates must know it."""
+    """A parameter of the device without which the panel cannot be run."""
 
     @property
     def id(self) -> str:

@@ -99,7 +99,7 @@ def _report(work: Work, figure: str) -> Figure:
     if missing:
         notes.append(f"{missing} runs of this figure are still missing; the same command makes them")
     notes += [
-        f"{panel.id} needs the device parameter {lacking}, which updates of this version do not know"
+        f"{panel.id} needs the device parameter {lacking}, which this version does not perform"
         for panel in there
         if (lacking := lacks(panel)) is not None
     ]
