@@ -17,9 +17,10 @@ from rpucluster.kernels.cpu_vector import (
     load,
     load_first,
     multiply_add,
+    pointer,
+    put_totals,
     spread,
     store,
-    total,
     zeros,
 )
 
@@ -95,24 +96,9 @@ def _four_by_three(
         a20, a21, a22 = multiply_add(m, x0, a20), multiply_add(m, x1, a21), multiply_add(m, x2, a22)
         m = load_first(w, r3 + whole, rest)
         a30, a31, a32 = multiply_add(m, x0, a30), multiply_add(m, x1, a31), multiply_add(m, x2, a32)
-    o1, o2 = o + sy, o + 2 * sy
-    if first:
-        y[o], y[o + 1], y[o + 2], y[o + 3] = total(a00), total(a10), total(a20), total(a30)
-        y[o1], y[o1 + 1], y[o1 + 2], y[o1 + 3] = total(a01), total(a11), total(a21), total(a31)
-        y[o2], y[o2 + 1], y[o2 + 2], y[o2 + 3] = total(a02), total(a12), total(a22), total(a32)
-    else:
-        y[o] += total(a00)
-        y[o + 1] += total(a10)
-        y[o + 2] += total(a20)
-        y[o + 3] += total(a30)
-        y[o1] += total(a01)
-        y[o1 + 1] += total(a11)
-        y[o1 + 2] += total(a21)
-        y[o1 + 3] += total(a31)
-        y[o2] += total(a02)
-        y[o2 + 1] += total(a12)
-        y[o2 + 2] += total(a22)
-        y[o2 + 3] += total(a32)
+    put_totals(y, o, first, a00, a10, a20, a30)
+    put_totals(y, o + sy, first, a01, a11, a21, a31)
+    put_totals(y, o + 2 * sy, first, a02, a12, a22, a32)
 
 
 @inlined
@@ -133,22 +119,19 @@ def _four_by_one(
         a1 = multiply_add(load_first(w, r1 + whole, rest), x, a1)
         a2 = multiply_add(load_first(w, r2 + whole, rest), x, a2)
         a3 = multiply_add(load_first(w, r3 + whole, rest), x, a3)
-    if first:
-        y[o], y[o + 1], y[o + 2], y[o + 3] = total(a0), total(a1), total(a2), total(a3)
-    else:
-        y[o] += total(a0)
-        y[o + 1] += total(a1)
-        y[o + 2] += total(a2)
-        y[o + 3] += total(a3)
+    put_totals(y, o, first, a0, a1, a2, a3)
 
 
 @compiled
-def forward_product(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int) -> None:
-    """``y[b * sy + i] = sum_j w[start + i * cols + j] v[b * sv + j]``, all flat float32.
+def forward_product(
+    weights: Any, start: int, rows: int, cols: int, sent: Any, sv: int, results: Any, sy: int, samples: int
+) -> None:
+    """``results[b * sy + i] = sum_j weights[start + i * cols + j] sent[b * sv + j]``, all flat float32.
 
-    ``v`` holds zeros from ``cols`` to the next multiple of eight; what ``y`` holds beyond ``rows`` and ``samples``
-    (see `padded_lines`, `padded_samples`) is overwritten, and ``v`` beyond ``samples`` is read.
+    ``sent`` holds zeros from ``cols`` to the next multiple of eight, and is read beyond ``samples``; what ``results``
+    holds beyond ``rows`` and ``samples`` is overwritten (see `padded_lines`, `padded_samples`).
     """
+    w, v, y = pointer(weights), pointer(sent), pointer(results)
     threes = samples // 3 * 3 + (3 if samples % 3 == 2 else 0)
     together = _ROWS_TOGETHER if samples > 2 else 4  # few samples: along the rows as they lie
     for near in range(0, rows, together):
@@ -166,7 +149,7 @@ def forward_product(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y
                     _four_by_one(w, r0, r1, r2, r3, v, b * sv + k, width, y, b * sy + i, k == 0)
 
 
-@compiled
+@inlined
 def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int) -> None:
     """The backward product for few samples: eight rows at a time, as they lie."""
     whole = cols & ~7
@@ -258,12 +241,22 @@ def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> 
 
 @compiled
 def backward_product(
-    w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int, packed: Any
+    weights: Any,
+    start: int,
+    rows: int,
+    cols: int,
+    sent: Any,
+    sv: int,
+    results: Any,
+    sy: int,
+    samples: int,
+    scratch: Any,
 ) -> None:
-    """``y[b * sy + j] = sum_i w[start + i * cols + j] v[b * sv + i]``, all flat float32.
+    """``results[b * sy + j] = sum_i weights[start + i * cols + j] sent[b * sv + i]``, all flat float32.
 
-    ``packed`` is scratch of `packed_size`; ``v`` and ``y`` as for `forward_product`.
+    ``scratch`` is of `packed_size`; ``sent`` and ``results`` as for `forward_product`.
     """
+    w, v, y, packed = pointer(weights), pointer(sent), pointer(results), pointer(scratch)
     if samples < _PANEL_BATCH:
         _stream(w, start, rows, cols, v, sv, y, sy, samples)
         return

@@ -1,7 +1,8 @@
 """Eight float32 numbers as one value of compiled code, for loops that LLVM does not turn into good SIMD by itself.
 
 A vector lives in a register (or in two, where the processor's have four numbers).  ``multiply_add`` rounds once on
-every processor: it is the machine's instruction where there is one.  Reading and writing checks no bounds.
+every processor: it is the machine's instruction where there is one.  Vectors are read and written through pointers,
+which, unlike arrays, cost nothing to hand to a function; nothing checks bounds, and an array must outlive its pointer.
 """
 
 from collections.abc import Callable
@@ -36,10 +37,6 @@ class _VectorModel(_MODEL):  # type: ignore[misc]
         super().__init__(manager, kind, _VECTOR)
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
-
-
 def _everywhere(builder: Any, value: Any, kind: Any) -> Any:
     """A vector of LANES times the same value."""
     vector = ir.VectorType(kind, LANES)
@@ -59,62 +56,75 @@ def _masked(builder: Any, verb: str, returns: Any, arguments: list[Any]) -> Any:
     return builder.call(_declared(builder.module, kind, name), arguments)
 
 
+_floats = types.CPointer(types.float32)
+
+
 @intrinsic
-def load(typingctx: Any, array: Any, start: Any) -> Any:
-    """Elements start to start + 8 of a flat float32 array."""
+def pointer(typingctx: Any, array: Any) -> Any:
+    """Where a flat float32 array begins."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *args)
-        return builder.load(builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
 
-    return _vector(array, types.int64), emit
+    return _floats(array), emit
 
 
 @intrinsic
-def load_first(typingctx: Any, array: Any, start: Any, count: Any) -> Any:
+def load(typingctx: Any, floats: Any, start: Any) -> Any:
+    """Elements start to start + 8."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        return builder.load(builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+
+    return _vector(_floats, types.int64), emit
+
+
+@intrinsic
+def load_first(typingctx: Any, floats: Any, start: Any, count: Any) -> Any:
     """As `load`, of ``count`` elements only, with zeros behind them."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = builder.bitcast(_place(context, builder, signature.args[0], *args[:2]), _VECTOR.as_pointer())
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), _VECTOR.as_pointer())
         zeros = ir.Constant(_VECTOR, [0.0] * LANES)
         return _masked(builder, "load", _VECTOR, [place, ir.Constant(_I32, 4), _first_lanes(builder, args[2]), zeros])
 
-    return _vector(array, types.int64, types.int64), emit
+    return _vector(_floats, types.int64, types.int64), emit
 
 
 @intrinsic
-def store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
-    """Write elements start to start + 8 of a flat float32 array."""
+def store(typingctx: Any, floats: Any, start: Any, value: Any) -> Any:
+    """Write elements start to start + 8."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *args[:2])
+        place = builder.gep(args[0], [args[1]])
         builder.store(args[2], builder.bitcast(place, _VECTOR.as_pointer()), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, _vector), emit
+    return types.void(_floats, types.int64, _vector), emit
 
 
 @intrinsic
-def store_first(typingctx: Any, array: Any, start: Any, value: Any, count: Any) -> Any:
+def store_first(typingctx: Any, floats: Any, start: Any, value: Any, count: Any) -> Any:
     """As `store`, of the first ``count`` elements only."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = builder.bitcast(_place(context, builder, signature.args[0], *args[:2]), _VECTOR.as_pointer())
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), _VECTOR.as_pointer())
         alignment, mask = ir.Constant(_I32, 4), _first_lanes(builder, args[3])
         _masked(builder, "store", ir.VoidType(), [args[2], place, alignment, mask])
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, _vector, types.int64), emit
+    return types.void(_floats, types.int64, _vector, types.int64), emit
 
 
 @intrinsic
-def spread(typingctx: Any, array: Any, index: Any) -> Any:
-    """One element of a flat float32 array, eight times."""
+def spread(typingctx: Any, floats: Any, index: Any) -> Any:
+    """One element, eight times."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _everywhere(builder, builder.load(_place(context, builder, signature.args[0], *args)), _FLOAT)
+        return _everywhere(builder, builder.load(builder.gep(args[0], [args[1]])), _FLOAT)
 
-    return _vector(array, types.int64), emit
+    return _vector(_floats, types.int64), emit
 
 
 @intrinsic
@@ -135,17 +145,23 @@ def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def total(typingctx: Any, value: Any) -> Any:
-    """Sum of the lanes as float32: halves are added until one number is left."""
+def put_totals(typingctx: Any, floats: Any, start: Any, first: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Sums of the lanes of four vectors: written to, or unless ``first`` added to, four elements from ``start`` on.
+
+    Lanes 4 apart are added, then those 2 apart, then the last two; four vectors at a time save half of the shuffles.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, lanes = args[0], LANES
-        while lanes > 1:
-            half = lanes // 2
-            kind = ir.VectorType(_I32, half)
-            low, high = (ir.Constant(kind, list(range(s, s + half))) for s in (0, half))
-            value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
-            lanes = half
-        return builder.extract_element(value, ir.Constant(_I32, 0))
+        def pick(x: Any, y: Any, lanes: list[int]) -> Any:
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, 4), lanes))
 
-    return types.float32(_vector), emit
+        halves = [builder.fadd(pick(x, x, [0, 1, 2, 3]), pick(x, x, [4, 5, 6, 7])) for x in args[3:]]
+        pairs = [builder.fadd(pick(x, y, [0, 4, 1, 5]), pick(x, y, [2, 6, 3, 7])) for x, y in (halves[:2], halves[2:])]
+        sums = builder.fadd(pick(pairs[0], pairs[1], [0, 1, 4, 5]), pick(pairs[0], pairs[1], [2, 3, 6, 7]))
+        place = builder.gep(args[0], [args[1]])
+        place = builder.bitcast(place, ir.VectorType(_FLOAT, 4).as_pointer())
+        added = builder.fadd(builder.load(place, align=4), sums)
+        builder.store(builder.select(builder.trunc(args[2], ir.IntType(1)), sums, added), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(_floats, types.int64, types.boolean, *[_vector] * 4), emit
