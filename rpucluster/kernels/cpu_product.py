@@ -4,8 +4,8 @@ Forward, a row is cut into blocks of 1024 columns; within a block, column j is a
 are added, then the blocks.  Backward, rows are added one after the other.  Each step is a fused multiply-add.  So
 every sample gets the same bits in a batch of any size, on any thread, whichever of the loops below computes it.
 
-The loops keep twelve sums in registers, four lines by three samples or three vectors of lines by four samples, so
-that seven loads serve twelve multiply-adds; blocks are as large as the first- and second-level caches hold.
+The loops keep twelve sums in registers, four lines or four vectors of lines by three samples, so that seven loads
+serve twelve multiply-adds; blocks are as large as the first- and second-level caches hold.
 """
 
 from typing import Any
@@ -27,16 +27,16 @@ from rpucluster.kernels.cpu_vector import (
 COLUMNS_TOGETHER = 1024
 """Columns of a forward block: changing it changes the order of additions."""
 _ROWS_TOGETHER = 64
-_PANEL = 24
-"""Columns of a backward panel: three vectors."""
-_PANEL_BATCH = 4
+_PANEL = 32
+"""Columns of a backward panel: four vectors."""
+_PANEL_BATCH = 3
 """From so many samples on, the backward product takes panels."""
-_PACKED_BATCH, _UNPACKED_COLS = 12, 768
+_PACKED_BATCH, _UNPACKED_COLS = 9, 896
 """From so many samples and so many columns on, it copies blocks of the tile so that panels lie together: lines of a
 cache that are a power of two apart displace each other.  Measured."""
-_PACKED_ROWS, _PACKED_COLS = 128, 480
-_WIDE_ROWS = 32
-"""Rows of a block of a wide tile that is not copied."""
+_PACKED_ROWS, _PACKED_COLS = 128, 256
+_NARROW_ROWS, _WIDE_ROWS = 64, 32
+"""Rows of a block that is not copied."""
 _0 = np.int64(0)
 
 
@@ -49,7 +49,7 @@ def padded_lines(lines: int) -> int:
 @compiled
 def padded_samples(samples: int) -> int:
     """Samples for which the arrays given to products need room."""
-    return (samples + 3) // 4 * 4 + 1
+    return (samples + 2) // 3 * 3
 
 
 @compiled
@@ -58,7 +58,7 @@ def packed_size(rows: int, cols: int, samples: int) -> int:
     if samples < _PANEL_BATCH:
         return 0
     if not _packs(cols, samples):
-        return min(rows, _PACKED_ROWS) * _PANEL
+        return min(rows, _NARROW_ROWS) * _PANEL
     return min(rows, _PACKED_ROWS) * min((cols + _PANEL - 1) // _PANEL * _PANEL, _PACKED_COLS)
 
 
@@ -190,53 +190,51 @@ def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, s
 
 @inlined
 def _panel(w: Any, p: int, step: int, rows: int, v: Any, q: int, sv: int, y: Any, o: int, sy: int) -> None:
-    """24 columns times four samples: add the product of some rows, ``step`` apart, to y."""
-    o1, o2, o3 = o + sy, o + 2 * sy, o + 3 * sy
-    a00, a01, a02 = load(y, o), load(y, o + 8), load(y, o + 16)
-    a10, a11, a12 = load(y, o1), load(y, o1 + 8), load(y, o1 + 16)
-    a20, a21, a22 = load(y, o2), load(y, o2 + 8), load(y, o2 + 16)
-    a30, a31, a32 = load(y, o3), load(y, o3 + 8), load(y, o3 + 16)
+    """32 columns times three samples: add the product of some rows, ``step`` apart, to y."""
+    o1, o2 = o + sy, o + 2 * sy
+    a00, a01, a02, a03 = load(y, o), load(y, o + 8), load(y, o + 16), load(y, o + 24)
+    a10, a11, a12, a13 = load(y, o1), load(y, o1 + 8), load(y, o1 + 16), load(y, o1 + 24)
+    a20, a21, a22, a23 = load(y, o2), load(y, o2 + 8), load(y, o2 + 16), load(y, o2 + 24)
     for i in range(q, q + rows):
-        m0, m1, m2 = load(w, p), load(w, p + 8), load(w, p + 16)
+        m0, m1, m2, m3 = load(w, p), load(w, p + 8), load(w, p + 16), load(w, p + 24)
         p += step
         x = spread(v, i)
-        a00, a01, a02 = multiply_add(m0, x, a00), multiply_add(m1, x, a01), multiply_add(m2, x, a02)
+        a00, a01 = multiply_add(m0, x, a00), multiply_add(m1, x, a01)
+        a02, a03 = multiply_add(m2, x, a02), multiply_add(m3, x, a03)
         x = spread(v, i + sv)
-        a10, a11, a12 = multiply_add(m0, x, a10), multiply_add(m1, x, a11), multiply_add(m2, x, a12)
+        a10, a11 = multiply_add(m0, x, a10), multiply_add(m1, x, a11)
+        a12, a13 = multiply_add(m2, x, a12), multiply_add(m3, x, a13)
         x = spread(v, i + 2 * sv)
-        a20, a21, a22 = multiply_add(m0, x, a20), multiply_add(m1, x, a21), multiply_add(m2, x, a22)
-        x = spread(v, i + 3 * sv)
-        a30, a31, a32 = multiply_add(m0, x, a30), multiply_add(m1, x, a31), multiply_add(m2, x, a32)
+        a20, a21 = multiply_add(m0, x, a20), multiply_add(m1, x, a21)
+        a22, a23 = multiply_add(m2, x, a22), multiply_add(m3, x, a23)
     store(y, o, a00)
     store(y, o + 8, a01)
     store(y, o + 16, a02)
+    store(y, o + 24, a03)
     store(y, o1, a10)
     store(y, o1 + 8, a11)
     store(y, o1 + 16, a12)
+    store(y, o1 + 24, a13)
     store(y, o2, a20)
     store(y, o2 + 8, a21)
     store(y, o2 + 16, a22)
-    store(y, o3, a30)
-    store(y, o3 + 8, a31)
-    store(y, o3 + 16, a32)
+    store(y, o2 + 24, a23)
 
 
 @inlined
 def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> None:
-    """Copy a block of the tile so that each panel of 24 columns lies together, zeros behind the last column."""
+    """Copy a block of the tile so that each panel lies together, zeros behind the last column."""
     whole = width // _PANEL * _PANEL
     rest = width - whole
     for i in range(rows):
         at, p = start + i * cols, i * _PANEL
         for j in range(at, at + whole, _PANEL):
-            store(packed, p, load(w, j))
-            store(packed, p + 8, load(w, j + 8))
-            store(packed, p + 16, load(w, j + 16))
+            for k in range(0, _PANEL, 8):
+                store(packed, p + k, load(w, j + k))
             p += rows * _PANEL
         if rest:
-            store(packed, p, load_first(w, at + whole, rest))
-            store(packed, p + 8, load_first(w, at + whole + 8, rest - 8))
-            store(packed, p + 16, load_first(w, at + whole + 16, rest - 16))
+            for k in range(0, _PANEL, 8):
+                store(packed, p + k, load_first(w, at + whole + k, rest - k))
 
 
 @compiled
@@ -264,7 +262,7 @@ def backward_product(
         for j in range(b * sy, b * sy + cols, 8):
             store(y, j, zeros())
     packs = _packs(cols, samples)
-    tall = _WIDE_ROWS if cols > _UNPACKED_COLS and not packs else _PACKED_ROWS
+    tall = _PACKED_ROWS if packs else _WIDE_ROWS if cols > _UNPACKED_COLS else _NARROW_ROWS
     for i in range(0, rows, tall):
         height = min(tall, rows - i)
         at = start + i * cols
@@ -272,11 +270,11 @@ def backward_product(
             width = min(_PACKED_COLS, cols - j)
             direct = _0 if packs else width // _PANEL * _PANEL
             for k in range(j, j + direct, _PANEL):
-                for b in range(0, samples, 4):
+                for b in range(0, samples, 3):
                     _panel(w, at + k, cols, height, v, b * sv + i, sv, y, b * sy + k, sy)
             if direct < width:
                 _pack(w, at + j + direct, cols, height, width - direct, packed)
             for k in range(direct, width, _PANEL):
-                for b in range(0, samples, 4):
+                for b in range(0, samples, 3):
                     p = (k - direct) * height
                     _panel(packed, p, _PANEL, height, v, b * sv + i, sv, y, b * sy + j + k, sy)
