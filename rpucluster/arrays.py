@@ -67,6 +67,22 @@ def namespace(*arrays: Any) -> ModuleType:
     raise TypeError(f"expected numpy or cupy arrays, not {', '.join(sorted(type(a).__name__ for a in arrays))}")
 
 
+def aligned_empty(xp: ModuleType, count: int, dtype: str) -> Any:
+    """A flat array, not filled, that starts where a line of the host's caches does.
+
+    NumPy's own start anywhere; a loop whose vectors all lie across two lines takes up to a sixth longer.
+    """
+    if xp is not np:
+        return xp.empty(count, dtype)
+    size = count * np.dtype(dtype).itemsize
+    memory = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size].view(dtype)
+
+
+_CACHE_LINE = 64  # bytes
+
+
 def to_host(array: Any) -> NDArray[Any]:
     """The array as a NumPy array: itself if it is one, a copy if it lives on the GPU."""
     if isinstance(array, np.ndarray):

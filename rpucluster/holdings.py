@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.algorithms import Storage
+from rpucluster.arrays import aligned_empty
 from rpucluster.cluster import Accelerator as AcceleratorSpec
 from rpucluster.job import Job
 from rpucluster.kernels import UPDATE_FLOATS, UPDATE_INTS, pack_read, pack_update, step
@@ -64,7 +65,7 @@ class Holdings:
         self.counts, self.sums = np.zeros(step.COUNTS, np.int64), np.zeros(2, np.float64)
         self._spans = _spans(job, blocks)
         ends = self._spans[-1] if blocks else np.zeros(8, np.int64)
-        self._weights, self._lanes = xp.empty(int(ends[1]), "f4"), xp.empty(int(ends[3]), "i2")
+        self._weights, self._lanes = aligned_empty(xp, int(ends[1]), "f4"), xp.empty(int(ends[3]), "i2")
         self._averages, self._biases = xp.zeros((2, int(ends[5])), "f4"), xp.zeros(int(ends[7]), "f4")
         self.by_slot = [self._hold(slot, layer, block) for slot, (layer, block) in enumerate(blocks)]
         """The shards, in the order of the layers."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpucluster.arrays import Gpu, array_module, gpu_report, namespace, to_host
+from rpucluster.arrays import Gpu, aligned_empty, array_module, gpu_report, namespace, to_host
 from rpucluster.errors import MissingPackageError
 
 
@@ -119,3 +119,12 @@ def test_the_report_lists_gpus_and_never_raises(monkeypatch: pytest.MonkeyPatch)
     unlucky.cuda.runtime.getDeviceProperties = lambda index: 1 / 0
     use(monkeypatch, unlucky)
     assert gpu_report() == []
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(1, "i2"), (7, "f4"), (1000, "f8"), (300_000, "f4")])
+def test_aligned_arrays_start_at_a_line_of_the_cache(count: int, dtype: str) -> None:
+    array = aligned_empty(np, count, dtype)
+    assert (array.shape, array.dtype, array.ctypes.data % 64) == ((count,), np.dtype(dtype), 0)
+    array[:] = 3
+    assert array.flags.c_contiguous
+    assert array.flags.writeable

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rpucluster.arrays import to_host
+from rpucluster.arrays import aligned_empty, to_host
 from rpucluster.devices import Cells, Device, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import Kernels, Tiling, program
@@ -46,7 +46,7 @@ class Plane:
     ) -> None:
         cells = tiling.rows * tiling.cols
         if storage is None:
-            storage = Storage(weights=xp.empty(cells, "f4"), lanes=xp.empty(cells * lanes, "i2"))
+            storage = Storage(weights=aligned_empty(xp, cells, "f4"), lanes=xp.empty(cells * lanes, "i2"))
         if storage.weights.shape != (cells,) or storage.lanes.shape != (cells * lanes,):
             raise ValueError(
                 f"storage of {storage.weights.shape} weights and {storage.lanes.shape} lanes for {cells} cells with "
