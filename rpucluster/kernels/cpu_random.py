@@ -40,7 +40,8 @@ def compiled(function: Compiled, fastmath: set[str] | bool = False) -> Compiled:
     Numba notices only changes of the file that a kernel stands in, but a kernel contains code of several; so the
     stored kernel carries the stamp of them all.
     """
-    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
+    options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    dispatcher: Any = numba.njit(fastmath=fastmath, **options)(function)
     store = getattr(dispatcher._cache, "_cache_file", None)
     if store is not None:
         store._source_stamp = _newest_source()
