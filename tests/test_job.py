@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rpucluster.algorithms import Agad, MixedPrecision, OneSided, Sgd, TikiTakaV2, VectorCell
 from rpucluster.cluster import load_cluster
 from rpucluster.config import shipped, validated, write_toml
 from rpucluster.devices import ConstantStep, FloatingPoint, PiecewiseStep, device_from
@@ -211,6 +212,82 @@ def test_one_aggregated_draw_is_refused_where_the_step_depends_on_the_weight(
         '[update] noise_per = "batch" but the step of the device of dense1 depends on its weight, '
         'which changes within a batch; write "sample"'
     )
+
+
+# --- training algorithms and unit cells ---
+
+
+def test_an_algorithm_is_a_kind_with_its_settings_flat_in_the_table(tmp_path: Path) -> None:
+    agad = job(algorithm={"kind": "agad", "chop_every": 20, "auto_scale": True, "fast_learning_rate": 0.5})
+    assert agad.algorithm_of(0) == Agad(chop_every=20, auto_scale=True, fast_learning_rate=0.5)
+    path = tmp_path / "agad.toml"
+    path.write_text(write_toml(agad))
+    assert load_job(path) == agad
+    assert job().algorithm_of(0) == Sgd()
+    changed = load_job(path, ["algorithm.chop_every=5"])
+    assert changed.algorithm_of(1) == Agad(chop_every=5, auto_scale=True, fast_learning_rate=0.5)
+
+
+def test_a_layer_may_be_trained_another_way_and_exact_weights_plainly() -> None:
+    second = {"outputs": 10, "algorithm": {"kind": "mixed_precision"}}
+    third = {"outputs": 10, "device": {"preset": "floating-point"}}
+    layers = job(model=layered({"inputs": 64, "outputs": 32}, second, third), algorithm={"kind": "tiki_taka_v2"})
+    assert [layers.algorithm_of(i) for i in range(3)] == [TikiTakaV2(), MixedPrecision(), Sgd()]
+    # two planes of 12 bytes and a buffer; a plane and its digital matrix; float32
+    assert [layers.bytes_per_weight(i) for i in range(3)] == [28, 16, 4]
+
+
+def test_the_plane_of_gradients_may_have_devices_of_its_own() -> None:
+    own = {"outputs": 10, "device": {"dw_min": 0.005}}
+    apart = job(model=layered({"inputs": 64, "outputs": 32}, own), device={"w_max": 0.7, "fast": {"dw_min": 0.002}})
+    assert apart.fast_device_of(0) == ConstantStep(w_max=0.7, dw_min=0.002)
+    assert apart.device_of(0) == ConstantStep(w_max=0.7)
+    assert apart.fast_device_of(1) == apart.device_of(1) == ConstantStep(w_max=0.7, dw_min=0.005)
+
+
+def test_several_devices_make_a_weight() -> None:
+    assert job(device={"devices_per_weight": 3, "device_choice": "cyclic"}).algorithm_of(0) == VectorCell(
+        devices=3, choice="cyclic"
+    )
+    assert job(device={"one_sided": True, "refresh_every": 7}).algorithm_of(1) == OneSided(refresh_every=7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"algorithm": {"kind": "tiki_taka_v3"}},
+            '[algorithm]: kind = "tiki_taka_v3" is no algorithm; did you mean tiki_taka_v2?',
+        ),
+        (
+            {"algorithm": {"kind": "agad", "tail_wait": 3}},
+            '[algorithm]: kind = "agad" has no setting tail_wait; did you mean tail_weight?',
+        ),
+        (
+            {"algorithm": {"kind": "agad"}, "device": {"devices_per_weight": 2}},
+            '[device] has several devices per weight, which [algorithm] kind = "agad" does not train; '
+            'write kind = "sgd", or devices_per_weight = 1 and one_sided = false',
+        ),
+        (
+            {"algorithm": {"kind": "agad"}, "update": {"noise_per": "batch"}},
+            '[update] noise_per = "batch" but [algorithm] kind = "agad" works sample by sample; write "sample"',
+        ),
+        (
+            {"device": {"one_sided": True, "devices_per_weight": 2}},
+            "[device]: one_sided = true is two devices per weight already; leave devices_per_weight out",
+        ),
+        (
+            {"device": {"one_sided": True, "refresh_upper": 2.0}},
+            "[device]: refresh_upper = 2.0: write a number of at least 0 and below 1, such as 0.1",
+        ),
+        (
+            {"device": {"fast": {"preset": "floating-point"}}},
+            "[device]: [device.fast] has exact weights; write a preset of devices with pulses",
+        ),
+    ],
+)
+def test_algorithms_and_cells_that_do_not_fit_are_refused(changes: Any, message: str) -> None:
+    assert refusal(**changes) == message
 
 
 # --- learning rate ---

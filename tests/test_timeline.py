@@ -1,5 +1,6 @@
 """The replay: exact logs of small programs, queues, turns, energy, and the path that fixes the makespan."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rpucluster.cluster import Accelerator, Cluster
 from rpucluster.collective import cost
 from rpucluster.errors import InputError
-from rpucluster.program import Collective, Digital, Op, Program, Read, Rewrite, Update
+from rpucluster.program import Collective, Digital, Lines, Op, Program, Read, Rewrite, Update
 from rpucluster.timeline import Energy, Timeline, replay
 from rpucluster.topology import Axis, Network
 from tests.ops import collective, digital, program, read, send
@@ -101,6 +102,34 @@ def test_more_tiles_than_may_be_active_work_in_waves() -> None:
     timeline = replay(program(read(0, 0, tiles=17, vectors=2), update), cluster())
     # 17 tiles, 8 at once: three waves of 80 ns per vector, three of 20 ns per update
     assert log(timeline) == [(0, 480), (480, 540)]
+
+
+def test_lines_that_an_algorithm_reads_and_writes_follow_the_pulses() -> None:
+    """Three columns of 16 values of each of two tiles at 80 ns a read and 1 slot in both polarities a write."""
+    alone = Lines(
+        direction="forward", passes=6, passes_in_turn=3, values=96, writes=6, writes_in_turn=3, written=96, slots=1,
+        operations=100,
+    )  # fmt: skip
+    plain = Update(id=0, accelerator=0, layer=0, samples=3, tiles=2, cells=512, lines=64, bit_length=10)
+    machine = cluster()
+    chip = machine.accelerator
+    more = replay(program(replace(plain, alone=alone)), machine)
+    less = replay(program(plain), machine)
+    assert log(less) == [(0, 60)]
+    assert log(more) == [(0, 60 + 240 + 6)]
+    assert log(replay(program(replace(plain, alone=replace(alone, operations=1000))), machine)) == [(0, 60 + 1000)]
+    energy, before = more.energy_J[0], less.energy_J[0]
+    assert energy.array == pytest.approx(96 * chip.read_energy)
+    assert energy.adc == pytest.approx(96 * chip.adc_energy)
+    assert energy.digital == pytest.approx(100 * chip.digital_energy)
+    assert energy.update - before.update == pytest.approx(2 * 96 * chip.pulse_energy)
+    assert energy.on_chip == pytest.approx(96 * (5 + 9) / 8 * chip.on_chip_energy)
+    # pulses of a sample reach every device of a cell, in the same time
+    both = replay(program(replace(plain, planes=2)), machine)
+    assert log(both) == log(less)
+    assert both.energy_J[0].update == pytest.approx(2 * before.update)
+    # without pulse trains there is nothing but the lines
+    assert log(replay(program(replace(plain, pulsed=False, alone=alone)), machine)) == [(0, 246)]
 
 
 @pytest.mark.parametrize(
