@@ -6,7 +6,7 @@ import numpy as np
 
 from rpucluster.devices import LANE_UNIT
 from rpucluster.kernels.base import CONSTANTS, DEVICE_KEY, OFFSET
-from rpucluster.kernels.cpu_random import compiled, inlined, normal_pair, philox, round_even
+from rpucluster.kernels.cpu_random import borrowing, inlined, normal_pair, philox, round_even
 
 _U0, _U16 = np.uint64(0), np.uint64(16)
 _ONE = np.float32(1)
@@ -39,7 +39,7 @@ def lane_word(cell: Any, key0: Any, key1: Any) -> Any:
     return low | np.int64(np.int32(round_even(z3 * _PER_UNIT))) << 48
 
 
-@compiled
+@borrowing
 def draw_lanes(out: Any, table: Any, keys: Any, lanes: int, first: int) -> None:
     """Fill ``out`` with the lanes of the shard's cells from number ``first`` on."""
     count = len(out) // lanes

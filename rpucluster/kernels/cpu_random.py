@@ -13,14 +13,12 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import extending
-from numba.core import cgutils as untyped_cgutils
 
 from rpucluster import rng
 
 Compiled = Callable[..., Any]
 intrinsic: Callable[[Compiled], Any] = extending.intrinsic  # what it makes is called without the first argument
 types: Any = numba.types
-cgutils: Any = untyped_cgutils
 
 
 _CONSTANTS = ("rng", "elementary", "layers")
@@ -34,19 +32,28 @@ def _newest_source() -> tuple[float, int]:
     return max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)
 
 
-def compiled(function: Compiled, fastmath: set[str] | bool = False) -> Compiled:
+def compiled(function: Compiled, fastmath: set[str] | bool = False, counted: bool = True) -> Compiled:
     """Compile a function: without the interpreter lock, kept on disk, no floating-point liberties by default.
 
     Numba notices only changes of the file that a kernel stands in, but a kernel contains code of several; so the
-    stored kernel carries the stamp of them all.
+    stored kernel carries the stamp of them all.  ``counted``: see `borrowing`.
     """
-    options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    dispatcher: Any = numba.njit(fastmath=fastmath, **options)(function)
+    options = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": counted}
+    compile_it: Any = numba.njit
+    dispatcher = compile_it(fastmath=fastmath, **options)(function)
     store = getattr(dispatcher._cache, "_cache_file", None)
     if store is not None:
         store._source_stamp = _newest_source()
     result: Compiled = dispatcher
     return result
+
+
+def borrowing(function: Compiled) -> Compiled:
+    """Compile a function that makes no arrays, and so need not count references to those that it is given.
+
+    Counting is atomic: a few arrays passed on or taken out of a tuple cost as much as fifty hits.
+    """
+    return compiled(function, counted=False)
 
 
 inlined: Callable[[Compiled], Compiled] = numba.njit(inline="always", error_model="numpy")
@@ -94,23 +101,6 @@ def bits_float(typingctx: Any, value: Any) -> Any:
 def popcount(typingctx: Any, value: Any) -> Any:
     """How many bits of a uint32 are set."""
     return types.uint32(types.uint32), lambda context, builder, signature, args: builder.ctpop(args[0])
-
-
-@intrinsic
-def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of an element of a flat array that will soon be changed."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        i32 = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        for_write, keep, data_cache = ir.Constant(i32, 1), ir.Constant(i32, 3), ir.Constant(i32, 1)
-        builder.call(call, [address, for_write, keep, data_cache])
-        return context.get_dummy_value()
-
-    return types.void(array, types.uint64), emit
 
 
 @intrinsic
@@ -177,7 +167,7 @@ def normal_pair(radius_word: Any, angle_word: Any) -> Any:
     return radius * x, radius * y
 
 
-@compiled
+@borrowing
 def fill_normals(out: Any, first_block: int, blocks: int, k0: Any, k1: Any, sample: int, round: int) -> None:
     """Normals of consecutive blocks of one (sample, round) into the flat float32 ``out`` (4 * blocks)."""
     low, high, r = np.uint64(sample) & _MASK, np.uint64(sample) >> _32, np.uint64(round)
@@ -192,15 +182,16 @@ def fill_normals(out: Any, first_block: int, blocks: int, k0: Any, k1: Any, samp
         out[4 * i + 3] = z3
 
 
-@compiled
-def listed_normals(out: Any, listed: Any, blocks: int) -> None:
-    """As `fill_normals`, but for blocks listed as uint64 (3, room): index and round, sample, the two key words.
+@borrowing
+def listed_normals(out: Any, places: Any, samples: Any, keys: Any, first: int, blocks: int) -> None:
+    """As `fill_normals`, but for listed blocks: uint64 arrays of index and round, of sample and of the two key words.
 
     Of two words that share a number the first is the lower half.
     """
-    places, samples, keys = listed[0], listed[1], listed[2]
+    start = np.uint64(first)
     for i in range(blocks):
-        place, sample, key = places[i], samples[i], keys[i]
+        at = start + np.uint64(i)
+        place, sample, key = places[at], samples[at], keys[at]
         w0, w1, w2, w3 = philox(place, sample, sample >> _32, place >> _32, key, key >> _32)
         z0, z1 = normal_pair(w0, w1)
         z2, z3 = normal_pair(w2, w3)

@@ -12,6 +12,7 @@ from rpucluster.kernels.base import (
     DW_MIN,
     DYNAMIC,
     MANAGEMENT,
+    PER_BATCH,
     REPLAY_KEY,
     ROW0,
     ROWS,
@@ -19,6 +20,7 @@ from rpucluster.kernels.base import (
 )
 from rpucluster.kernels.cpu_random import (
     bits_float,
+    borrowing,
     compiled,
     float_bits,
     inlined,
@@ -27,6 +29,7 @@ from rpucluster.kernels.cpu_random import (
     philox,
     popcount,
 )
+from rpucluster.kernels.cpu_simd import copy_flipped, keep
 
 SLOTS = np.uint32(0x7FFFFFFF)
 """The slots of a train's word; the bit above is the sign."""
@@ -36,12 +39,14 @@ INFINITY_BITS = np.int32(0x7F800000)
 
 _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-_ONE_PULSE = np.uint32(1 << 20)
+_ONE_PULSE, _COUNTS = np.uint32(1 << 20), np.uint32(31 << 20)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_0 = np.int64(0)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
 
-@compiled
+@borrowing
 def peak_bits(values: Any) -> Any:
     """Bits of the largest magnitude of a float32 (n,); as integers they compare like the numbers do.
 
@@ -75,24 +80,25 @@ def gains(x_peak: Any, d_peak: Any, lr: Any, dw_min: Any, bit_length: int, manag
     return bits, gain_x, gain_d
 
 
-@compiled
+@borrowing
 def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, scratch: Any) -> Any:
-    """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (4, lines + 8).
+    """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (5, lines + 16).
 
     Row 0 gets their indices, row 1 the limits below which a word fires, row 2 the trains.  Returns how many lines
     there are and the sum of their limits.
     """
-    lines, limits, words, all_limits = scratch[0], scratch[1], scratch[2], scratch[3]
+    lines, limits, words, all_lines, all_limits = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     total = _U0
     for j in range(len(values)):
         p = min(abs(values[j]) * gain, _ONE) if values[j] != _ZERO else _ZERO
         all_limits[j] = np.uint64(np.ceil(np.float64(p) * 4294967296.0))
+        all_lines[j] = np.uint64(j)
         total += all_limits[j]
-    count = 0
-    for j in range(len(values)):
-        lines[count] = np.uint64(j)
-        limits[count] = all_limits[j]
-        count += int(all_limits[j] != _U0)
+    all_limits[len(values) : len(values) + 8] = _U0
+    count = _0
+    for j in range(0, len(values), 8):
+        keep(lines, np.uint64(count), all_lines, all_limits, np.uint64(j), _ALL)
+        count += keep(limits, np.uint64(count), all_limits, all_limits, np.uint64(j), _ALL)
     padded = count + 7 & ~7  # whole SIMD registers; what the surplus lanes hold is nobody's
     words[:padded] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
@@ -112,11 +118,12 @@ def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int
 
 
 class Trains(NamedTuple):
-    """The trains of a batch on one tile."""
+    """The trains of a batch on one tile; 16 numbers of padding end each row of ``x_words`` and ``x_lines``."""
 
-    x_words: Any  # uint32 (B, cols): the trains of the columns that fire at all
-    x_lines: Any  # uint32 (B, cols): their columns, as hits without a number; bit 31 is the sign of x
+    x_words: Any  # uint32 (B, cols + 16): the trains of the columns that fire at all, then zeros
+    x_lines: Any  # uint32 (B, cols + 16): their columns, as hits of one coincidence; bit 31 is the sign of x
     x_count: Any  # int64 (B,): how many these are
+    x_all: Any  # uint32 (B, cols): the trains of all columns, with one draw per batch
     d_words: Any  # uint32 (rows, B)
     singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
     starts: Any  # int64 (B, 32): first of these; the next slot's is the end
@@ -130,73 +137,62 @@ def fire_columns(trains: Any, scratch: Any, count: int, b: int, bits: int, used:
     number.
     """
     lines, words = trains.x_lines[b], trains.x_words[b]
-    active = np.int64(0)
     pulses = np.int64(0)
     for a in range(count):
         word = np.uint32(scratch[2, a])
-        words[active] = word
-        lines[active] = np.uint32(scratch[0, a]) | (word & ~SLOTS)
+        words[a] = word
+        lines[a] = np.uint32(scratch[0, a]) | _ONE_PULSE | (word & SIGN)
         pulses += np.int64(popcount(word & SLOTS))
-        active += np.int64((word & SLOTS) != 0)
+    words[count : count + 16] = 0
+    active = _0
+    for a in range(0, count, 16):
+        keep(lines, np.uint64(active), lines, words, np.uint64(a), SLOTS)
+        active += keep(words, np.uint64(active), words, words, np.uint64(a), SLOTS)
+    words[active : active + 16] = 0
     trains.x_count[b] = active
+    if len(trains.x_all) > 0:
+        for a in range(active):
+            trains.x_all[b, np.uint64(lines[a] & COLUMN)] = words[a]
     singles = trains.singles
-    if used + pulses + 1 > len(singles):  # 1: the compaction writes before it knows
-        longer = np.empty(2 * (used + pulses + 1), np.uint32)
+    if used + pulses + 32 > len(singles):
+        longer = np.empty(2 * (used + pulses) + 32, np.uint32)
         longer[:used] = singles[:used]
         singles = longer
     for slot in range(bits):
         trains.starts[b, slot] = used
-        for a in range(active):
-            singles[used] = lines[a] | _ONE_PULSE
-            used += np.int64(words[a] >> np.uint32(slot) & np.uint32(1))
+        for a in range(0, active, 16):
+            used += keep(singles, np.uint64(used), lines, words, np.uint64(a), np.uint32(1 << slot))
     trains.starts[b, bits] = used
-    return Trains(trains.x_words, trains.x_lines, trains.x_count, trains.d_words, singles, trains.starts), used
+    now = Trains(trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts)
+    return now, used
 
 
 @inlined
-def row_hits(trains: Any, b: int, slots: Any, falls: Any, raise_only: bool, found: Any) -> Any:
+def row_hits(trains: Any, b: int, slots: Any, falls: Any, raise_only: bool, tags: Any, at: int) -> Any:
     """List the hits of sample b in a row that fires in these slots, in column order; how many, and coincidences.
 
-    ``falls`` turns signs of x into those of falls; with ``raise_only`` hits that lower a weight are left out.
+    They start at ``tags[at]``; bit 31 of ``falls`` turns the sign of x into whether the weight falls.  With
+    ``raise_only`` hits that lower a weight are left out.  Writes up to 16 numbers more than there are columns.
     """
-    hits, total = np.int64(0), np.int64(0)
-    if slots & (slots - np.uint32(1)) == 0:
+    hits, start = _0, np.uint64(at)
+    if slots & (slots - np.uint32(1)) == 0 and not raise_only:
         slot = np.int64(lowest_bit(np.uint64(slots)))
-        start = np.uint64(trains.starts[b, slot])
+        first = np.uint64(trains.starts[b, slot])
         hits = total = trains.starts[b, slot + 1] - trains.starts[b, slot]
-        for k in range(hits):
-            found[np.uint64(k)] = trains.singles[start + np.uint64(k)]
+        for k in range(0, hits, 16):
+            copy_flipped(tags, start + np.uint64(k), trains.singles, first + np.uint64(k), falls)
     else:
-        for k in range(trains.x_count[b]):
+        total = np.int64(0)
+        active = trains.x_count[b]
+        for k in range(active + 15 & ~15):
             n = popcount(trains.x_words[b, np.uint64(k)] & slots)
-            found[np.uint64(hits)] = trains.x_lines[b, np.uint64(k)] | n << COUNT_AT
-            hits += np.int64(n != 0)
+            tag = trains.x_lines[b, np.uint64(k)] & ~_COUNTS ^ falls
+            n = np.uint32(0) if raise_only and tag >= SIGN else n
+            tags[start + np.uint64(k)] = tag | n << COUNT_AT
             total += np.int64(n)
-    if raise_only:
-        listed = hits
-        hits, total = np.int64(0), np.int64(0)
-        for k in range(listed):
-            hit = found[np.uint64(k)]
-            found[np.uint64(hits)] = hit
-            if hit ^ falls < SIGN:
-                hits += 1
-                total += np.int64(hit >> COUNT_AT & COUNT)
+        for k in range(0, active, 16):  # in place: what is written has been read
+            hits += keep(tags, start + np.uint64(hits), tags, tags, start + np.uint64(k), _COUNTS)
     return hits, total
-
-
-@compiled
-def train_of(trains: Any, b: int, column: Any) -> Any:
-    """The train of a column in sample b: 0 if it does not fire at all."""
-    lines = trains.x_lines[b, : trains.x_count[b]]
-    low, high = 0, len(lines)
-    while low < high:
-        middle = (low + high) // 2
-        if (lines[middle] & SLOTS) < column:
-            low = middle + 1
-        else:
-            high = middle
-    found = low < len(lines) and (lines[low] & SLOTS) == column
-    return trains.x_words[b, low] if found else np.uint32(0)
 
 
 @compiled
@@ -207,14 +203,15 @@ def tile_trains(
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
     samples = len(x)
     trains = Trains(
-        np.empty((samples, cols), np.uint32),
-        np.empty((samples, cols), np.uint32),
+        np.empty((samples, cols + 16), np.uint32),
+        np.empty((samples, cols + 16), np.uint32),
         np.zeros(samples, np.int64),
+        np.zeros((samples if ints[PER_BATCH] != 0 else 0, cols), np.uint32),
         np.zeros((rows, samples), np.uint32),
-        np.empty(cols * (samples + 1), np.uint32),
+        np.empty(cols * (samples + 1) + 32, np.uint32),
         np.zeros((samples, 32), np.int64),
     )
-    scratch = np.empty((4, max(rows, cols) + 8), np.uint64)
+    scratch = np.empty((5, max(rows, cols) + 16), np.uint64)
     slots = used = 0
     expected = 0.0
     management, dynamic = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0
@@ -234,7 +231,7 @@ def tile_trains(
     return trains, slots, expected
 
 
-@compiled
+@borrowing
 def replay(
     w: Any, n: int, lowers: bool, step: Any, low: Any, high: Any, std: Any, keys: Any, sample: int, cell: int
 ) -> Any:

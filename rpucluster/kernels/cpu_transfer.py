@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.kernels.base import BIT_LENGTH, COL0, COLS, D_KEY, OFFSET, ROW0, ROWS
-from rpucluster.kernels.cpu_hits import Shard, add_group, flush, new_chunk
+from rpucluster.kernels.cpu_hits import HITS, Shard, add_group, flush, new_chunk
 from rpucluster.kernels.cpu_random import compiled, fill_normals, philox, popcount
 from rpucluster.kernels.cpu_trains import COUNT_AT, SIGN
 from rpucluster.kernels.transfer import (
@@ -140,9 +140,9 @@ def transfer_columns(
     start: int,
 ) -> Any:  # fmt: skip
     """Transfer columns of all tiles; returns the pulses."""
-    shard, chunk = Shard(slow, lanes.view(np.int64), table, keys, update_ints, update_floats), new_chunk()
+    shard = Shard(slow, lanes.view(np.int64), table, keys, update_ints, update_floats)
+    chunk = new_chunk(ints[COLUMNS])
     most_rows = table[:, ROWS].max()
-    found = np.empty(ints[COLUMNS], np.uint32)
     z, y = np.zeros(most_rows + 32, np.float32), np.empty(most_rows, np.float32)
     together = min(ints[COLUMNS], table[:, COLS].max())
     counts = np.zeros((together, most_rows), np.int32)
@@ -175,11 +175,11 @@ def transfer_columns(
                 number = (wrapped + k) % columns
                 n = counts[number, i]
                 if n != 0:
-                    found[listed] = _hit((first + number) % cols, n)
+                    chunk.tags[chunk.fill[HITS] + listed] = _hit((first + number) % cols, n)
                     listed += 1
                     total += np.int64(abs(n))
             if listed > 0:
-                add_group(shard, chunk, found, listed, _NO_SIGN, total != listed, t, i, sample)
+                add_group(shard, chunk, listed, total != listed, t, i, sample)
             pulses += total
     flush(shard, chunk)
     for t in range(len(table)):
@@ -202,8 +202,8 @@ def flush_rows(
     sample: int,
 ) -> Any:  # fmt: skip
     """Fire the whole pulses of a digital matrix; returns how many."""
-    shard, chunk = Shard(weights, lanes.view(np.int64), table, keys, update_ints, update_floats), new_chunk()
-    found = np.empty(table[:, COLS].max(), np.uint32)
+    shard = Shard(weights, lanes.view(np.int64), table, keys, update_ints, update_floats)
+    chunk = new_chunk(table[:, COLS].max())
     slots = np.float32(update_ints[BIT_LENGTH])
     pulses = _0
     for t in range(len(table)):
@@ -220,11 +220,11 @@ def flush_rows(
                 n = _whole_pulses(row[j], threshold, slots)
                 if n != _ZERO:
                     row[j] -= n * threshold
-                    found[listed] = _hit(j, np.int32(n))
+                    chunk.tags[chunk.fill[HITS] + listed] = _hit(j, np.int32(n))
                     listed += 1
                     total += np.int64(abs(n))
             if listed > 0:
-                add_group(shard, chunk, found, listed, _NO_SIGN, total != listed, t, i, sample)
+                add_group(shard, chunk, listed, total != listed, t, i, sample)
             pulses += total
     flush(shard, chunk)
     return pulses

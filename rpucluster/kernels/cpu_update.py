@@ -11,8 +11,8 @@ import numpy as np
 
 from rpucluster.kernels import cpu_batch
 from rpucluster.kernels.base import COL0, COLS, OFFSET, PER_BATCH, RAISE_ONLY, ROW0, ROWS
-from rpucluster.kernels.cpu_hits import Shard, add_group, flush, new_chunk
-from rpucluster.kernels.cpu_random import compiled
+from rpucluster.kernels.cpu_hits import HITS, Shard, add_group, flush, new_chunk
+from rpucluster.kernels.cpu_random import borrowing, compiled
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, SIGN, SLOTS, peak_bits, row_hits, tile_trains
 
 _0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
@@ -36,7 +36,9 @@ def pulsed_update(
         if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
             return 0, 0, 0.0, False
     shard = Shard(weights, lanes.view(np.int64), table, keys, ints, floats)
-    chunk = new_chunk()
+    most_cols = table[:, COLS].max()
+    chunk = new_chunk(most_cols)
+    pulses = cpu_batch.new_pulses(most_cols if ints[PER_BATCH] != 0 else 0, len(x))
     slots = coincidences = _0
     expected = 0.0
     for t in range(len(table)):
@@ -44,18 +46,17 @@ def pulsed_update(
         slots += more_slots
         expected += more_expected
         if ints[PER_BATCH] != 0:
-            coincidences += cpu_batch.update_rows(shard, chunk, trains, t, _0, table[t, ROWS], first_sample)
+            coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, _0, table[t, ROWS], first_sample)
         else:
             coincidences += update_rows(shard, chunk, trains, t, _0, table[t, ROWS], first_sample)
     flush(shard, chunk)
     return slots, coincidences, expected, True
 
 
-@compiled
+@borrowing
 def update_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> int:
     """Fire some rows of a tile; returns the coincidences.  Hits may be left in the chunk."""
     samples, raise_only = len(trains.x_count), shard.ints[RAISE_ONLY] != 0
-    found = np.empty(shard.table[t, COLS] + 1, np.uint32)  # 1 more: a compaction writes before it knows
     coincidences = _0
     for i in range(top, bottom):
         for b in range(samples):
@@ -63,14 +64,13 @@ def update_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: i
             slots = d_word & SLOTS
             if slots == 0:
                 continue
-            falls = ~d_word & SIGN
-            count, n = row_hits(trains, b, slots, falls, raise_only, found)
+            count, n = row_hits(trains, b, slots, ~d_word & SIGN, raise_only, chunk.tags, chunk.fill[HITS])
             coincidences += n
-            add_group(shard, chunk, found, count, falls, n != count, t, i, first_sample + b)
+            add_group(shard, chunk, count, n != count, t, i, first_sample + b)
     return int(coincidences)
 
 
-@compiled
+@borrowing
 def exact_update(weights: Any, table: Any, x: Any, d: Any, lr: Any) -> bool:
     """``w -= (lr * d) * x`` in sample order; returns whether all inputs were finite."""
     for b in range(len(x)):
