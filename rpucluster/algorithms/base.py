@@ -1,6 +1,7 @@
 """What tiles and programs know of a training algorithm: settings that make a trainer, and what its updates cost."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -155,7 +156,7 @@ class Algorithm(Protocol):
         ...
 
 
-class Compound:
+class Compound(ABC):
     """What trainers of several planes share: cells in parts, and state by name."""
 
     weights: Any
@@ -179,9 +180,9 @@ class Compound:
         for part in self.parts():
             self.put_part(part, values[part.rows, part.cols])
 
+    @abstractmethod
     def put_part(self, part: Part, values: Float32) -> None:
         """The same for a part; what else the algorithm holds stays."""
-        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:

@@ -1,5 +1,6 @@
 """What all devices that are moved by pulses have in common: spreads, bounds, stuck cells, and what time does."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -26,7 +27,7 @@ class Relaxation(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pulsed:
+class Pulsed(ABC):
     """Parameters of every pulsed device; weights in weight units, spreads relative unless said.
 
     A cell's lanes are normals z0 to z5 and z8 to z11 and uniforms u6 and u7: z0 gain, z1 difference of up and down,
@@ -186,9 +187,9 @@ class Pulsed:
         held = Cells(up=nothing, down=nothing, lower=value, upper=value, e0=nothing, e1=nothing)
         return Cells(*(np.where(stuck, fixed, free) for fixed, free in zip(held, cells, strict=True)))
 
+    @abstractmethod
     def step(self, w: Any, lowers: Any, cells: Cells) -> Any:
         """Mean size of one pulse that meets the weight w; float32."""
-        raise NotImplementedError
 
     def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
         """Size of one pulse that meets the weight w, with step noise z: the mean size times 1 + dw_min_std z."""
