@@ -222,6 +222,7 @@ class Compound(ABC):
             array[:] = state[name] if name == "counters" else self.shard.xp.asarray(state[name])
         self.combine()
 
+    @abstractmethod
     def combine(self) -> None:
         """Make the weights that reads see out of the planes."""
 

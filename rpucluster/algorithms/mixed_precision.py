@@ -88,6 +88,9 @@ class _MixedPrecision(Compound):
         """Onto the plane."""
         self._plane.put_part(part, values)
 
+    def combine(self) -> None:
+        """Reads see the plane itself."""
+
     def program(self, target: Float32) -> int:
         """Write-verify the plane."""
         return self._plane.program(target)
