@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from rpucluster import elementary, layers, rng
-from rpucluster.devices import LANE_BLOCK, LANE_UNIT
+from rpucluster.devices import LANE_BLOCK, LANE_UNIT, Law
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import read_rule, transfer
+from rpucluster.kernels import base, read_rule, transfer
 from rpucluster.kernels.base import (
     FIXED_BITS,
     FIXED_LIMIT,
@@ -39,7 +39,11 @@ _ELEMENTARY = ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW"
 _READ_ROUNDS = ("INPUT_ROUNDING", "INPUT_NOISE", "OUTPUT_ROUNDING")
 
 OPTIONS = ("--std=c++14", "--fmad=false")
-SOURCES = ("random.cu", "update.cu", "read.cu", "digital.cu", "transfer.cu")
+SOURCES = ("random.cu", "update.cu", "read.cu", "digital.cu", "laws.cu", "transfer.cu")
+_RULE = (
+    "IS_GENERAL", "LAW_NUMBER", "LANE_NUMBER", "ADDITIVE", "HALF_SELECT", "WRITE_NOISE", "LIFETIME", "LIFETIME_DTOD",
+    "REST", "REST_DTOD", "DIFFUSION", "DIFFUSION_DTOD",
+)  # fmt: skip
 _INDICES = (
     "COLUMN_READ_KEY", "CHOPPER_KEY", "COLUMNS", "BUFFERED", "FORGET", "CHOP_EVERY", "CHOP_RANDOM", "DYNAMIC_REFERENCE",
     "THRESHOLD", "MOMENTUM", "MEMORY", "READ_NOISE", "OUTPUT_STEP", "OUTPUT_LIMIT", "PULSE_UNIT",
@@ -64,7 +68,8 @@ def source() -> str:
     # nine digits name a float32 exactly
     lines = [f"#define {name} ({np.float32(value):.9g}f)" for name, value in constants.items()]
     lines += _named(
-        "ELEMENTARY", elementary, ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER")
+        "ELEMENTARY", elementary,
+        ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER", "ATANH", "SPLITTER", "SMALLEST"),
     )
     lines += _named("LAYERS", layers, ("TANH", "TANH_LIMIT", "SIGMOID_LOWEST"))
     lines += [f"#define LAYERS_{name} {getattr(layers, name)}" for name in ("SIGMOID", "TANH_CODE", "RELU")]
@@ -73,6 +78,8 @@ def source() -> str:
     lines += [f"#define SCALING_{kind.name} {kind.value}" for kind in Scaling]
     lines += [f"#define SUM_SCALE {2.0**read_rule.SUM_BITS}f", f"#define SUM_LIMIT {read_rule.SUM_LIMIT}f"]
     lines += [f"#define {name} {getattr(transfer, name)}" for name in _INDICES]
+    lines += [f"#define {name} {getattr(base, name)}" for name in _RULE]
+    lines += [f"#define LAW_{law.name} {law.value}" for law in Law]
     folder = resources.files(__package__)
     return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
 
@@ -127,7 +134,7 @@ class CudaKernels:
 
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
-        lr: float, first_sample: int, rule: UpdateRule,
+        lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
         xp, samples, table = self._xp, np.int32(len(x)), tiling.table
@@ -149,9 +156,12 @@ class CudaKernels:
                 np.int64(first_sample), words[is_d], totals[is_d], status,
             ))  # fmt: skip
         name = "update_per_batch" if rule.noise_per_batch else "update_per_sample"
+        planes = (weights,)
+        if not rule.device.plain:
+            name, planes = "laws_per_sample", (weights, _hidden(hidden, weights))
         # a warp for each row
         self._launch(name, (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
-            weights, lanes, np.int32(len(lanes) > 0), table, keys, self._floats(rule), *words, samples,
+            *planes, lanes, np.int32(len(lanes) > 0), table, keys, self._floats(rule), *words, samples,
             np.int32(tiling.tile_rows), np.int32(tiling.tile_cols), np.int64(first_sample), np.int32(rule.raise_only),
             coincidences, status,
         ))  # fmt: skip
@@ -159,6 +169,17 @@ class CudaKernels:
             raise NumericalError(input_message())
         expected = slots * (totals[0] * 2.0**-32) * (totals[1] * 2.0**-32)
         return UpdateTotals(int(slots.sum()), int(coincidences[0]), float(expected.sum()), each)
+
+    def relax(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, first_sample: int, rule: UpdateRule,
+        hidden: Any = None,
+    ) -> None:  # fmt: skip
+        """Let the time of an update pass."""
+        grid = (tiling.tiles, _parts(tiling.tile_rows * tiling.tile_cols, _THREADS))
+        self._launch("laws_relax", grid, (_THREADS,), (
+            weights, _hidden(hidden, weights), lanes, np.int32(len(lanes) > 0), tiling.table, keys, self._floats(rule),
+            np.int64(first_sample),
+        ))  # fmt: skip
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x``, one sample after the other."""
@@ -173,16 +194,16 @@ class CudaKernels:
 
     def transfer(
         self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
-        state: TransferState, sample: int, start: int, rule: TransferRule,
+        state: TransferState, sample: int, start: int, rule: TransferRule, hidden: Any = None,
     ) -> int:  # fmt: skip
         """Transfer columns of every tile."""
         xp, table = self._xp, tiling.table
         packed = self._transfer(rule)
         counts, pulses = xp.empty((tiling.tiles, tiling.tile_rows, rule.columns), "i4"), xp.zeros(1, "u8")
         self._launch("transfer_columns", (tiling.tiles, _parts(tiling.tile_rows, _THREADS)), (_THREADS,), (
-            fast, slow, lanes, np.int32(len(lanes) > 0), table, keys, column_keys, self._floats(rule.update), *packed,
-            np.int32(rule.update.bit_length), gains, *state, np.int64(sample), np.int64(start),
-            np.int32(tiling.tile_rows), counts, pulses,
+            fast, slow, _hidden(hidden, slow), lanes, np.int32(len(lanes) > 0), table, keys, column_keys,
+            self._floats(rule.update), *packed, np.int32(rule.update.bit_length), gains, *state, np.int64(sample),
+            np.int64(start), np.int32(tiling.tile_rows), counts, pulses,
         ))  # fmt: skip
         if rule.chop_every or rule.dynamic_reference:
             self._launch("transfer_switch", (tiling.tiles,), (32,), (
@@ -191,13 +212,15 @@ class CudaKernels:
         return int(pulses[0])
 
     def flush(
-        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
-    ) -> int:
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule,
+        hidden: Any = None,
+    ) -> int:  # fmt: skip
         """Fire the whole pulses of a digital matrix."""
         pulses = self._xp.zeros(1, "u8")
         self._launch("flush_rows", (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
-            weights, lanes, np.int32(len(lanes) > 0), tiling.table, keys, self._floats(rule.update), held,
-            np.float32(rule.threshold), np.int32(rule.update.bit_length), np.int64(sample), pulses,
+            weights, _hidden(hidden, weights), lanes, np.int32(len(lanes) > 0), tiling.table, keys,
+            self._floats(rule.update), held, np.float32(rule.threshold), np.int32(rule.update.bit_length), np.int64(sample),
+            pulses,
         ))  # fmt: skip
         return int(pulses[0])
 
@@ -260,6 +283,11 @@ class CudaKernels:
             raise NumericalError(input_message())
         if end or bool((abs(sums) >= int(FIXED_LIMIT) << FIXED_BITS).any()):
             raise NumericalError(overflow_message())
+
+
+def _hidden(hidden: Any, weights: Any) -> Any:
+    """What pulses move; any pointer where that is the weights."""
+    return weights if hidden is None or len(hidden) == 0 else hidden
 
 
 def _parts(count: int, size: int) -> int:
