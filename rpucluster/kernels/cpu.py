@@ -30,6 +30,16 @@ class NumbaKernels:
 
     name = "numba"
 
+    def __init__(self) -> None:
+        self._packed: dict[int, tuple[Any, Any]] = {}
+
+    def _arrays(self, rule: Any, pack: Any) -> Any:
+        """The arrays of a rule, found by its identity: to hash it takes a microsecond."""
+        known = self._packed.get(id(rule))
+        if known is None or known[0] is not rule:
+            known = self._packed[id(rule)] = (rule, pack(rule))
+        return known[1]
+
     def large_read(self, tiling: Tiling, samples: int) -> bool:
         """No read is too large for one call."""
         return False
@@ -48,7 +58,7 @@ class NumbaKernels:
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
         slots, coincidences, expected, finite = cpu_update.pulsed_update(
-            weights, lanes, tiling.table, keys, *pack_update(rule), _mutable(x), _mutable(d), np.float32(lr),
+            weights, lanes, tiling.table, keys, *self._arrays(rule, pack_update), _mutable(x), _mutable(d), np.float32(lr),
             first_sample,
         )  # fmt: skip
         if not finite:
@@ -89,7 +99,7 @@ class NumbaKernels:
         lines = _mutable(lines)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
         repeats, end = cpu_read.read(
-            weights, tiling.table, keys, averages, *pack_read(rule), lines, sums, first_sample, backward, learn
+            weights, tiling.table, keys, averages, *self._arrays(rule, pack_read), lines, sums, first_sample, backward, learn
         )
         _check(end)
         return ReadTotals(sums, tiling.tiles * len(lines), repeats)

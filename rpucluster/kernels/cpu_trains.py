@@ -214,7 +214,7 @@ def tile_trains(
         np.zeros((samples if ints[PER_BATCH] != 0 else 0, cols), np.uint32),
         np.zeros((rows, samples), np.uint32),
         np.empty(cols * (samples + 1) + 32, np.uint32),
-        np.zeros((samples, 32), np.int64),
+        np.empty((samples, 32), np.int64),
     )
     found = new_lines(max(rows, cols))
     slots = used = 0
