@@ -70,9 +70,9 @@ class PulseCount:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class ReadCount:
-    """What reads counted; counts add."""
+    """What reads counted; counts add.  Not frozen, as `PulseCount`."""
 
     passes: int = 0
     """Vectors through tiles, repeats not included."""

@@ -1,6 +1,7 @@
 """Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
 
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,9 +69,14 @@ def from_fixed(sums: Any) -> Any:
     """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
     if not isinstance(sums, np.ndarray):
         return plain_from_fixed(sums)
+    return _host_from_fixed()(sums)
+
+
+@cache
+def _host_from_fixed() -> Callable[[Any], Any]:
     from rpucluster.kernels import cpu
 
-    return cpu.from_fixed(sums)
+    return cpu.from_fixed
 
 
 def digital_units(xp: ModuleType) -> "Digital":

@@ -58,8 +58,8 @@ class NumbaKernels:
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
         slots, coincidences, expected, finite = cpu_update.pulsed_update(
-            weights, lanes, tiling.table, keys, *self._arrays(rule, pack_update), _mutable(x), _mutable(d), np.float32(lr),
-            first_sample,
+            weights, lanes, tiling.table, keys, *self._arrays(rule, pack_update), _mutable(x), _mutable(d),
+            np.float32(lr), first_sample,
         )  # fmt: skip
         if not finite:
             raise NumericalError(input_message())
@@ -99,7 +99,16 @@ class NumbaKernels:
         lines = _mutable(lines)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
         repeats, end = cpu_read.read(
-            weights, tiling.table, keys, averages, *self._arrays(rule, pack_read), lines, sums, first_sample, backward, learn
+            weights,
+            tiling.table,
+            keys,
+            averages,
+            *self._arrays(rule, pack_read),
+            lines,
+            sums,
+            first_sample,
+            backward,
+            learn,
         )
         _check(end)
         return ReadTotals(sums, tiling.tiles * len(lines), repeats)
@@ -113,9 +122,9 @@ class NumbaKernels:
 
 def from_fixed(sums: NDArray[np.int64]) -> Float32:
     """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
-    flat = _mutable(np.ascontiguousarray(sums)).reshape(-1)
+    flat = sums.reshape(-1)
     values = np.empty(flat.size, np.float32)
-    if not cpu_read.from_fixed(flat, values):
+    if not cpu_read.from_fixed(_mutable(flat), values):
         raise NumericalError(overflow_message())
     return values.reshape(sums.shape)
 
