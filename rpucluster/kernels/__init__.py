@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 KernelChoice = Literal["auto", "reference", "numba", "cuda"]
 
 
-def for_module(xp: ModuleType, name: KernelChoice = "auto") -> Kernels:
+def for_module(xp: ModuleType, name: KernelChoice = "auto", threads: int = 1) -> Kernels:
     """The kernels for arrays of a module; "auto" is "numba" for NumPy and "cuda" for CuPy.
+
+    ``threads`` share what is large, which changes no result; only "numba" has them.
 
     Raises ValueError for an unknown name or kernels that do not work on such arrays.
     """
@@ -59,7 +61,7 @@ def for_module(xp: ModuleType, name: KernelChoice = "auto") -> Kernels:
     if chosen == "numba":
         from rpucluster.kernels.cpu import NumbaKernels
 
-        return NumbaKernels()
+        return NumbaKernels(threads)
     from rpucluster.kernels.cuda import cuda_kernels
 
     return cuda_kernels(xp)

@@ -15,6 +15,7 @@ from rpucluster.kernels.base import (
     overflow_message,
     pack_update,
 )
+from rpucluster.kernels.cpu_threads import Threads
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, pack_read
 from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
 from rpucluster.rng import Float32
@@ -23,14 +24,15 @@ PROBLEMS = {cpu_read.OUT_OF_RANGE: overflow_message(), cpu_read.NOT_FINITE: inpu
 
 
 class NumbaKernels:
-    """Single-threaded compiled kernels, which release the interpreter lock.
+    """Compiled kernels on one thread, or large updates and reads on several, with the same results.
 
     The first call of each in a process loads it from disk, or compiles it.
     """
 
     name = "numba"
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = Threads(threads)
         self._packed: dict[int, tuple[Any, Any]] = {}
 
     def _arrays(self, rule: Any, pack: Any) -> Any:
@@ -41,12 +43,12 @@ class NumbaKernels:
         return known[1]
 
     def large_read(self, tiling: Tiling, samples: int) -> bool:
-        """No read is too large for one call."""
-        return False
+        """Whether several threads share a read."""
+        return self._threads.share_read(tiling, samples)
 
     def large_update(self, tiling: Tiling, samples: int) -> bool:
-        """No update is too large for one call."""
-        return False
+        """Whether several threads share an update."""
+        return self._threads.share_update(tiling, samples)
 
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
@@ -57,7 +59,8 @@ class NumbaKernels:
         lr: float, first_sample: int, rule: UpdateRule,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
-        slots, coincidences, expected, finite = cpu_update.pulsed_update(
+        update: Any = self._threads.pulsed_update if self.large_update(tiling, len(x)) else cpu_update.pulsed_update
+        slots, coincidences, expected, finite = update(
             weights, lanes, tiling.table, keys, *self._arrays(rule, pack_update), _mutable(x), _mutable(d),
             np.float32(lr), first_sample,
         )  # fmt: skip
@@ -98,7 +101,8 @@ class NumbaKernels:
         """Analog products, summed over tiles in fixed point."""
         lines = _mutable(lines)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
-        repeats, end = cpu_read.read(
+        read: Any = self._threads.read if self.large_read(tiling, len(lines)) else cpu_read.read
+        repeats, end = read(
             weights,
             tiling.table,
             keys,
