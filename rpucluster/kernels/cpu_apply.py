@@ -9,7 +9,7 @@ from rpucluster.kernels.base import AHEAD, BEHIND, STD
 from rpucluster.kernels.cpu_cells import sixteen_cells
 from rpucluster.kernels.cpu_random import intrinsic, types
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT
-from rpucluster.kernels.cpu_wide import F32, FLOATS, I16, I32, INTS, SIGN_BIT, Arrays, Lanes
+from rpucluster.kernels.cpu_wide import EVEN, F32, FLOATS, I16, I32, INTS, ODD, SIGN_BIT, WORDS, Arrays, Lanes
 
 cgutils: Any = untyped_cgutils
 
@@ -86,3 +86,35 @@ apply_single = _apply(False)
 ``at`` on."""
 apply_crowded = _apply(True)
 """As `apply_single` for any pulses; returns a bit for each hit that is near a bound and is to be replayed instead."""
+
+
+@intrinsic
+def apply_counts(
+    typingctx: Any, weights: Any, base: Any, tags: Any, lanes: Any, at: Any, z: Any, z_at: Any, count: Any,
+    floats: Any, pulses: Any,
+) -> Any:  # fmt: skip
+    """As `apply_crowded` for cells with pulses up and down, the lower and the upper halves of ``pulses[at]`` on, which
+    share one draw."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = Arrays(context, builder, signature, args)
+        cells = _Weights(arrays, builder, args[1], arrays.load(2, args[4], INTS) & int(COLUMN), args[7])
+        old = cells.load()
+        step_up, step_down, low, high = sixteen_cells(arrays, 3, args[4], 8)
+        words = [arrays.load(9, args[4], WORDS, 8 * half).as_ints() for half in (0, 1)]
+        n_up, n_down = words[0].picked(words[1], EVEN), words[0].picked(words[1], ODD)
+        up, down = n_up.to_floats() * step_up, n_down.to_floats() * step_down
+        noise = arrays.number(8, STD) * (up * step_up + down * step_down).root()
+        amount = (up - down) + noise * arrays.load(5, args[6], FLOATS)
+        new = (old + amount).at_least(low).at_most(high)
+        ahead, behind = arrays.number(8, AHEAD), arrays.number(8, BEHIND)
+        highest, lowest = old + (up * ahead + down * behind), old - (down * ahead + up * behind)
+        near = builder.or_((highest > high).value, (lowest < low).value)
+        near = builder.and_(builder.and_(near, (n_up + n_down > 1).value), cells.present.value)
+        cells.store(new, builder.and_(cells.present.value, builder.not_(near)))
+        return builder.zext(builder.bitcast(near, I16), I32)
+
+    signature = types.uint32(
+        weights, types.uint64, tags, lanes, types.uint64, z, types.uint64, types.int64, floats, pulses
+    )
+    return signature, emit

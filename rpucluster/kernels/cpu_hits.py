@@ -25,10 +25,10 @@ _32 = np.uint64(32)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _ZERO = np.float32(0)
 _0 = np.int64(0)
-Z, AMOUNT, LOW, HIGH, STEP, OTHER = (np.uint64(part * (PIECE + 16)) for part in range(6))
-"""Parts of a chunk's floats: normals, changes, bounds, step sizes; not at equal places of a page, as caches like."""
-_FIRST, _COUNT, _IN_TILE, _TILE, _SAMPLE, _CROWDED = range(6)
-HITS, _GROUPS = range(2)
+FIRST, OF_GROUP, IN_TILE, TILE, _SAMPLE, _CROWDED = range(6)
+"""What a chunk knows of each group."""
+HITS, GROUPS = range(2)
+"""How much of a chunk is taken."""
 
 
 class Shard(NamedTuple):
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
     samples: Any
     keys: Any
     groups: Any  # int64 (room / 4, 6)
-    floats: Any  # float32 (6 * (PIECE + 16),)
+    floats: Any  # float32 (PIECE + 32,): their normals, or zeros
     fill: Any  # int64 (2,): hits and groups
 
 
@@ -62,9 +62,6 @@ def new_chunk(most_cols: int) -> Any:
     blocks = room // 4 + 8
     words = np.empty(room // 2 + room + 3 * blocks, np.int64)  # one array, since each costs as much as twenty hits
     noise = words[room // 2 + room :].view(np.uint64)
-    floats = np.empty(6 * (PIECE + 16), np.float32)
-    floats[: PIECE + 16] = _ZERO  # normals, where there is no noise
-    fill = np.zeros(2, np.int64)
     return Chunk(
         words[: room // 2].view(np.uint32),
         words[room // 2 : room // 2 + room],
@@ -72,8 +69,8 @@ def new_chunk(most_cols: int) -> Any:
         noise[blocks : 2 * blocks],
         noise[2 * blocks :],
         np.empty((room // 4, 6), np.int64),
-        floats,
-        fill,
+        np.zeros(PIECE + 32, np.float32),
+        np.zeros(2, np.int64),
     )
 
 
@@ -95,14 +92,14 @@ def gather(shard: Any, chunk: Any, at: int, count: int, base: Any, in_tile: Any)
 
 
 @inlined
-def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: int, sample: int) -> None:
+def list_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: int, sample: int) -> None:
     """Make a group of ``count`` hits of a row, in column order, which the caller has put at the end of the chunk.
 
-    ``crowded`` tells that some have several pulses.  The chunk is flushed when it holds a `PIECE`.
+    ``crowded`` tells that some have several pulses.
     """
-    at, g, in_tile = chunk.fill[HITS], chunk.fill[_GROUPS], row * shard.table[t, COLS]
-    chunk.groups[g, _FIRST], chunk.groups[g, _COUNT], chunk.groups[g, _IN_TILE] = at, count, in_tile
-    chunk.groups[g, _TILE], chunk.groups[g, _SAMPLE], chunk.groups[g, _CROWDED] = t, sample, crowded
+    at, g, in_tile = chunk.fill[HITS], chunk.fill[GROUPS], row * shard.table[t, COLS]
+    chunk.groups[g, FIRST], chunk.groups[g, OF_GROUP], chunk.groups[g, IN_TILE] = at, count, in_tile
+    chunk.groups[g, TILE], chunk.groups[g, _SAMPLE], chunk.groups[g, _CROWDED] = t, sample, crowded
     gather(shard, chunk, at, count, np.uint64(shard.table[t, OFFSET] + in_tile), in_tile)
     key = np.uint64(shard.keys[t, NOISE_KEY, 0]) | np.uint64(shard.keys[t, NOISE_KEY, 1]) << _32
     high, first, blocks = np.uint64(row) << _32, np.uint64(at >> 2), count + 3 >> 2
@@ -112,24 +109,37 @@ def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: in
         fill(chunk.samples, here, np.uint64(sample), _U0)
         fill(chunk.keys, here, key, _U0)
     chunk.fill[HITS] = at + 4 * blocks
-    chunk.fill[_GROUPS] = g + int(count > 0)
-    if at + 4 * blocks >= PIECE:
+    chunk.fill[GROUPS] = g + int(count > 0)
+
+
+@inlined
+def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: int, sample: int) -> None:
+    """As `list_group`; flushes the chunk when it holds a `PIECE`."""
+    list_group(shard, chunk, count, crowded, t, row, sample)
+    if chunk.fill[HITS] >= PIECE:
         flush(shard, chunk)
+
+
+@borrowing
+def draw_listed(shard: Any, chunk: Any, size: int, groups: int) -> None:
+    """Make the lanes of the listed cells, where they are not stored."""
+    if len(shard.lanes) > 0:
+        return
+    g = _0
+    while g < groups:  # all groups of a tile in one go, with what lies between them
+        t, first = chunk.groups[g, TILE], chunk.groups[g, FIRST]
+        while g < groups and chunk.groups[g, TILE] == t:
+            g += 1
+        key = shard.keys[t, DEVICE_KEY]
+        make_lanes(chunk.lanes, first, (chunk.groups[g, FIRST] if g < groups else size) - first, key[0], key[1])
 
 
 @borrowing
 def flush(shard: Any, chunk: Any) -> None:
     """Apply the hits of a chunk in their order and empty it."""
-    size, groups = chunk.fill[HITS], chunk.fill[_GROUPS]
+    size, groups = chunk.fill[HITS], chunk.fill[GROUPS]
     chunk.fill[:] = 0
-    if len(shard.lanes) == 0:
-        g = _0
-        while g < groups:  # all groups of a tile in one go, with what lies between them
-            t, first = chunk.groups[g, _TILE], chunk.groups[g, _FIRST]
-            while g < groups and chunk.groups[g, _TILE] == t:
-                g += 1
-            key = shard.keys[t, DEVICE_KEY]
-            make_lanes(chunk.lanes, first, (chunk.groups[g, _FIRST] if g < groups else size) - first, key[0], key[1])
+    draw_listed(shard, chunk, size, groups)
     group = _0
     for start in range(0, size, PIECE):
         stop = min(start + PIECE, size)
@@ -143,9 +153,9 @@ def _apply(shard: Any, chunk: Any, start: int, stop: int, group: Any, groups: in
     """Change the weights by a piece of the hits; returns the group that the next piece starts in."""
     weights, tags, lanes, z, floats = shard.weights, chunk.tags, chunk.lanes, chunk.floats, shard.floats
     while group < groups:
-        in_tile, first = chunk.groups[group, _IN_TILE], chunk.groups[group, _FIRST]
-        base = np.uint64(shard.table[chunk.groups[group, _TILE], OFFSET] + in_tile)
-        end = first + chunk.groups[group, _COUNT]
+        in_tile, first = chunk.groups[group, IN_TILE], chunk.groups[group, FIRST]
+        base = np.uint64(shard.table[chunk.groups[group, TILE], OFFSET] + in_tile)
+        end = first + chunk.groups[group, OF_GROUP]
         first = max(first, start)
         if first >= stop:
             break
@@ -168,7 +178,7 @@ def _apply(shard: Any, chunk: Any, start: int, stop: int, group: Any, groups: in
 @borrowing
 def _replay(shard: Any, chunk: Any, group: int, first: int, left: Any) -> None:
     """Apply those of the hits from ``first`` on whose bits are set, pulse by pulse."""
-    t, in_tile, sample = chunk.groups[group, _TILE], chunk.groups[group, _IN_TILE], chunk.groups[group, _SAMPLE]
+    t, in_tile, sample = chunk.groups[group, TILE], chunk.groups[group, IN_TILE], chunk.groups[group, _SAMPLE]
     waiting = np.uint64(left)
     while waiting != _U0:
         h = np.uint64(first) + lowest_bit(waiting)
