@@ -114,6 +114,7 @@ class Holdings:
             update=job.update,
             seed=job.train.seed,
             xp=self._xp,
+            threads=job.run.threads,
             tolerances=job.run.tolerances,
             algorithm=job.algorithm_of(layer.layer),
             fast_device=job.fast_device_of(layer.layer),

@@ -438,6 +438,9 @@ class RunSpec(Spec):
     random stream where a pulse falls; ``"auto"`` is what was measured faster."""
     accelerators_per_worker: Count = 1
     """Accelerators that one process hosts."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads that share a large update or read of an accelerator on CPUs; results do not depend on them.  Processes
+    compute at the same time, so their number times this should not exceed the cores."""
     checkpoint_every: Seconds = 300.0
     """Wall time between checkpoints, which are written at the end of an epoch: ``"0 s"`` after each,
     ``"inf s"`` only after the last."""

@@ -47,9 +47,9 @@ _PER_REPLICA = (
 """Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PulseCount:
-    """What updates counted; counts add."""
+    """What updates counted; counts add.  Not frozen: that costs a microsecond, a tenth of a small update."""
 
     slots: int = 0
     """Pulse slots used, summed over tiles and samples."""
@@ -78,9 +78,9 @@ class PulseCount:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class ReadCount:
-    """What reads counted; counts add."""
+    """What reads counted; counts add.  Not frozen, as `PulseCount`."""
 
     passes: int = 0
     """Vectors through tiles, repeats not included."""
@@ -113,9 +113,10 @@ class TileGrid:
     ``tile_rows`` x ``tile_cols`` from the upper left; the shard holds tile rows ``row_tiles[0]`` up to, without,
     ``row_tiles[1]``, and tile columns likewise.  Tolerances, pulses and noise belong to the tile's place in the
     layer, so a shard behaves as the same tiles of any other shard would.  ``tolerances`` chooses between memory and
-    computation and changes no value; ``storage`` gives the arrays to live in, ``averages`` float32 (2, tiles) that of
-    the running averages of noise management, forward and backward.  ``algorithm`` is how pulses train the weights,
-    plain gradient descent where it is left out, and ``fast_device`` that of the plane of gradients.
+    computation, ``threads`` how many share large updates and reads on a CPU; both change no value.  ``storage`` gives
+    the arrays to live in, ``averages`` float32 (2, tiles) that of the running averages of noise management, forward
+    and backward.  ``algorithm`` is how pulses train the weights, plain gradient descent where it is left out, and
+    ``fast_device`` that of the plane of gradients.
 
     Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device on which the pulses of
     a batch are more than one draw; methods raise `NumericalError`, which names the layer, for a signal that is not
@@ -142,6 +143,7 @@ class TileGrid:
         seed: int,
         xp: ModuleType = np,
         kernels: KernelChoice = "auto",
+        threads: int = 1,
         tolerances: Tolerances = "auto",
         storage: Storage | None = None,
         averages: Any = None,
@@ -162,7 +164,7 @@ class TileGrid:
         self._layer, self._replica, self._seed = layer, replica, seed
         self._layer_shape = (rows, cols)
         self._xp = xp
-        self._kernels = kernel_sets.for_module(xp, kernels)
+        self._kernels = kernel_sets.for_module(xp, kernels, threads)
         place = np.array([(r, c) for r in range(*row_tiles) for c in range(*col_tiles)], np.int64)  # (tiles, 2)
         self._tile_row, self._tile_col = place[:, 0], place[:, 1]
         self._table = _tile_table(row_cuts, col_cuts)

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rpucluster.kernels import Kernels
 from rpucluster.tile import TileGrid, UpdateSettings
-from tests.devices_of import LAWS, OPTIONS, devices
-from tests.grids import SHAPES, assert_same_bits, grids_of, make_grid, signals
+from tests.devices_of import LAWS, OPTIONS
+from tests.grids import grids_of, make_grid, signals
 
 
 def assert_same_state(grids: list[TileGrid]) -> None:

@@ -1,6 +1,7 @@
 """Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
 
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
 KernelChoice = Literal["auto", "reference", "numba", "cuda"]
 
 
-def for_module(xp: ModuleType, name: KernelChoice = "auto") -> Kernels:
+def for_module(xp: ModuleType, name: KernelChoice = "auto", threads: int = 1) -> Kernels:
     """The kernels for arrays of a module; "auto" is "numba" for NumPy and "cuda" for CuPy.
+
+    ``threads`` share what is large, which changes no result; only "numba" has them.
 
     Raises ValueError for an unknown name or kernels that do not work on such arrays.
     """
@@ -59,7 +62,7 @@ def for_module(xp: ModuleType, name: KernelChoice = "auto") -> Kernels:
     if chosen == "numba":
         from rpucluster.kernels.cpu import NumbaKernels
 
-        return NumbaKernels()
+        return NumbaKernels(threads)
     from rpucluster.kernels.cuda import cuda_kernels
 
     return cuda_kernels(xp)
@@ -69,9 +72,14 @@ def from_fixed(sums: Any) -> Any:
     """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
     if not isinstance(sums, np.ndarray):
         return plain_from_fixed(sums)
+    return _host_from_fixed()(sums)
+
+
+@cache
+def _host_from_fixed() -> Callable[[Any], Any]:
     from rpucluster.kernels import cpu
 
-    return cpu.from_fixed(sums)
+    return cpu.from_fixed
 
 
 def digital_units(xp: ModuleType) -> "Digital":

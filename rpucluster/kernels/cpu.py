@@ -15,6 +15,7 @@ from rpucluster.kernels.base import (
     overflow_message,
     pack_update,
 )
+from rpucluster.kernels.cpu_threads import Threads
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, pack_read
 from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
 from rpucluster.rng import Float32
@@ -23,20 +24,31 @@ PROBLEMS = {cpu_read.OUT_OF_RANGE: overflow_message(), cpu_read.NOT_FINITE: inpu
 
 
 class NumbaKernels:
-    """Single-threaded compiled kernels, which release the interpreter lock.
+    """Compiled kernels on one thread, or large updates and reads on several, with the same results.
 
     The first call of each in a process loads it from disk, or compiles it.
     """
 
     name = "numba"
 
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = Threads(threads)
+        self._packed: dict[int, tuple[Any, Any]] = {}
+
+    def _arrays(self, rule: Any, pack: Any) -> Any:
+        """The arrays of a rule, found by its identity: to hash it takes a microsecond."""
+        known = self._packed.get(id(rule))
+        if known is None or known[0] is not rule:
+            known = self._packed[id(rule)] = (rule, pack(rule))
+        return known[1]
+
     def large_read(self, tiling: Tiling, samples: int) -> bool:
-        """No read is too large for one call."""
-        return False
+        """Whether several threads share a read."""
+        return self._threads.share_read(tiling, samples)
 
     def large_update(self, tiling: Tiling, samples: int) -> bool:
-        """No update is too large for one call."""
-        return False
+        """Whether several threads share an update."""
+        return self._threads.share_update(tiling, samples)
 
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
@@ -47,9 +59,10 @@ class NumbaKernels:
         lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
-        slots, coincidences, expected, finite = cpu_update.pulsed_update(
-            weights, _cells(hidden), lanes, tiling.table, keys, *pack_update(rule), _mutable(x), _mutable(d),
-            np.float32(lr), first_sample,
+        update: Any = self._threads.pulsed_update if self.large_update(tiling, len(x)) else cpu_update.pulsed_update
+        slots, coincidences, expected, finite = update(
+            weights, _cells(hidden), lanes, tiling.table, keys, *self._arrays(rule, pack_update), _mutable(x),
+            _mutable(d), np.float32(lr), first_sample,
         )  # fmt: skip
         if not finite:
             raise NumericalError(input_message())
@@ -60,7 +73,8 @@ class NumbaKernels:
         hidden: Any = None,
     ) -> None:  # fmt: skip
         """Let the time of an update pass."""
-        cpu_general.relax(weights, _cells(hidden), lanes, tiling.table, keys, *pack_update(rule), first_sample)
+        rules = self._arrays(rule, pack_update)
+        cpu_general.relax(weights, _cells(hidden), lanes, tiling.table, keys, *rules, first_sample)
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x``, one sample after the other."""
@@ -97,8 +111,18 @@ class NumbaKernels:
         """Analog products, summed over tiles in fixed point."""
         lines = _mutable(lines)
         sums = np.zeros((len(lines), tiling.cols if backward else tiling.rows), np.int64)
-        repeats, end = cpu_read.read(
-            weights, tiling.table, keys, averages, *pack_read(rule), lines, sums, first_sample, backward, learn
+        read: Any = self._threads.read if self.large_read(tiling, len(lines)) else cpu_read.read
+        repeats, end = read(
+            weights,
+            tiling.table,
+            keys,
+            averages,
+            *self._arrays(rule, pack_read),
+            lines,
+            sums,
+            first_sample,
+            backward,
+            learn,
         )
         _check(end)
         return ReadTotals(sums, tiling.tiles * len(lines), repeats)
@@ -112,9 +136,9 @@ class NumbaKernels:
 
 def from_fixed(sums: NDArray[np.int64]) -> Float32:
     """Fixed-point sums int64 as float32 of the same shape.  Raises `NumericalError` beyond 2^22."""
-    flat = _mutable(np.ascontiguousarray(sums)).reshape(-1)
+    flat = sums.reshape(-1)
     values = np.empty(flat.size, np.float32)
-    if not cpu_read.from_fixed(flat, values):
+    if not cpu_read.from_fixed(_mutable(flat), values):
         raise NumericalError(overflow_message())
     return values.reshape(sums.shape)
 
@@ -124,8 +148,12 @@ def _mutable(array: Any) -> Any:
     return array if array.flags.writeable else array.copy()
 
 
+_NO_CELLS = np.empty(0, np.float32)
+
+
 def _cells(hidden: Any) -> Any:
-    return np.empty(0, np.float32) if hidden is None else hidden
+    """The hidden weights in the form that the kernels are compiled for, also where there are none."""
+    return _NO_CELLS if hidden is None else hidden
 
 
 def _check(end: int) -> None:

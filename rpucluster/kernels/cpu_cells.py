@@ -3,10 +3,22 @@
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from rpucluster.devices import LANE_UNIT
 from rpucluster.kernels.base import CONSTANTS, DEVICE_KEY, OFFSET
-from rpucluster.kernels.cpu_random import borrowing, inlined, normal_pair, philox, round_even
+from rpucluster.kernels.cpu_random import (
+    borrowing,
+    eight_blocks,
+    eight_normals,
+    inlined,
+    intrinsic,
+    normal_pair,
+    philox,
+    round_even,
+    types,
+)
+from rpucluster.kernels.cpu_wide import EVEN, ODD, SIGN_BIT, WORDS, Arrays, Lanes
 
 _U0, _U16 = np.uint64(0), np.uint64(16)
 _ONE = np.float32(1)
@@ -28,7 +40,7 @@ def lane_block(cell: Any, block: Any, key0: Any, key1: Any) -> Any:
 
 
 @inlined
-def lane_word(cell: Any, key0: Any, key1: Any, block: Any = _U0) -> Any:
+def lane_word(cell: Any, key0: Any, key1: Any, block: Any) -> Any:
     """Four lanes of a cell in an int64, the first lowest: block 0 or 2 of them."""
     w0, w1, w2, w3 = philox(np.uint64(cell), _U0, _U0, block, key0, key1)
     z0, z1 = normal_pair(w0, w1)
@@ -47,6 +59,31 @@ def upper_lane_word(cell: Any, key0: Any, key1: Any) -> Any:
     low = np.int64(np.int32(round_even(z0 * _PER_UNIT))) & 0xFFFF
     low |= (np.int64(np.int32(round_even(z1 * _PER_UNIT))) & 0xFFFF) << 16
     return low | np.int64(w2 >> _U16) << 32 | np.int64(w3 >> _U16) << 48
+
+
+@intrinsic
+def _lane_words(typingctx: Any, lanes: Any, at: Any, count: Any, k0: Any, k1: Any) -> Any:
+    """`make_lanes` of eight places, or the first ``count`` of them."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = Arrays(context, builder, signature, args)
+        none = Lanes(builder, ir.Constant(WORDS, [0] * 8))
+        key = [arrays.splat(arg, 8) for arg in args[3:]]
+        x, y = eight_normals(eight_blocks(builder, [arrays.load(0, args[1], WORDS), none, none, none], key))
+        pairs = ((x * (1 / LANE_UNIT)).rounded() & 0xFFFF) | ((y * (1 / LANE_UNIT)).rounded() << 16)
+        words = pairs.picked(pairs, [lane for i in range(8) for lane in (i, 8 + i)]).as_words()
+        arrays.store_first(words, 0, args[1], args[2])
+        return context.get_dummy_value()
+
+    return types.void(lanes, types.uint64, types.int64, types.uint64, types.uint64), emit
+
+
+@borrowing
+def make_lanes(lanes: Any, first: int, count: int, k0: Any, k1: Any) -> None:
+    """Turn places in a tile, int64, into words of the first four lanes of the cells there, the first lowest."""
+    key0, key1, start = np.uint64(k0), np.uint64(k1), np.uint64(first)
+    for k in range(0, count, 8):
+        _lane_words(lanes, start + np.uint64(k), count - k, key0, key1)
 
 
 @borrowing
@@ -87,3 +124,20 @@ def constant_cell(l0: Any, l1: Any, l2: Any, l3: Any, floats: Any) -> Any:
     low = -abs(w_min * (_ONE + w_min_dtod * z3))
     high = abs(w_max * (_ONE + w_max_dtod * z2))
     return up, down, low, high
+
+
+def sixteen_cells(arrays: Arrays, lanes: int, at: Any, floats: int) -> tuple[Lanes, Lanes, Lanes, Lanes]:
+    """Steps and bounds of sixteen cells from their lanes: `cpu_cells.constant_cell`, operation by operation."""
+    words = [arrays.load(lanes, at, WORDS, 8 * half).as_ints() for half in (0, 1)]
+    first, second = words[0].picked(words[1], EVEN), words[0].picked(words[1], ODD)
+    z0, z1, z2, z3 = (
+        part.to_floats() * LANE_UNIT for part in ((first << 16) >> 16, first >> 16, (second << 16) >> 16, second >> 16)
+    )
+    dw_min, dw_min_dtod, up_down_dtod, bias_up, bias_down, w_max, w_max_dtod, w_min, w_min_dtod = (
+        arrays.number(floats, CONSTANTS + number) for number in range(9)
+    )
+    gain, r = dw_min_dtod * z0 + 1.0, up_down_dtod * z1
+    up = (gain + bias_up + r).size() * dw_min
+    down = (gain + bias_down - r).size() * dw_min
+    low = (w_min * (w_min_dtod * z3 + 1.0)).size().as_ints() ^ SIGN_BIT
+    return up, down, low.as_floats(), (w_max * (w_max_dtod * z2 + 1.0)).size()

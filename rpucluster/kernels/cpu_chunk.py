@@ -47,7 +47,7 @@ class Chunk(NamedTuple):
     samples: Any
     keys: Any
     groups: Any  # int64 (room / 4, 6)
-    floats: Any  # float32 (6 * (PIECE + 16),)
+    floats: Any  # float32 (PIECE + 32,): their normals, or zeros
     fill: Any  # int64 (2,): hits and groups
     general: Any
 
@@ -56,23 +56,28 @@ class Chunk(NamedTuple):
 def new_chunk(most_cols: int, general: bool) -> Any:
     """An empty chunk for tiles of at most so many columns."""
     room = PIECE + most_cols + 47 & ~31
+    blocks = room // 4 + 8
+    words = np.empty(room // 2 + room + 3 * blocks, np.int64)  # one array, since each costs as much as twenty hits
+    noise = words[room // 2 + room :].view(np.uint64)
     extra = room if general else 0
+    normals = np.zeros(5 * extra, np.float32)
+    draws = np.zeros(3 * extra, np.uint64)
     return Chunk(
-        np.zeros(room, np.uint32),
-        np.zeros(room, np.int64),
-        np.zeros(room // 4 + 8, np.uint64),
-        np.zeros(room // 4 + 8, np.uint64),
-        np.zeros(room // 4 + 8, np.uint64),
+        words[: room // 2].view(np.uint32),
+        words[room // 2 : room // 2 + room],
+        noise[:blocks],
+        noise[blocks : 2 * blocks],
+        noise[2 * blocks :],
         np.empty((room // 4, 6), np.int64),
-        np.zeros(6 * (PIECE + 16), np.float32),
+        np.zeros(PIECE + 32, np.float32),
         np.zeros(2, np.int64),
         General(
             np.zeros((3, extra), np.int64),
             np.zeros((6, extra), np.float32),
-            np.zeros(extra, np.float32),
-            np.zeros(4 * extra, np.float32),
-            np.zeros(extra, np.uint64),
-            np.zeros(extra, np.uint64),
-            np.zeros(extra, np.uint64),
+            normals[:extra],
+            normals[extra:],
+            draws[:extra],
+            draws[extra : 2 * extra],
+            draws[2 * extra :],
         ),
     )

@@ -121,7 +121,7 @@ def _make_words(shard: Any, g: Any, to: int, count: int, t: int) -> None:
     blocks, start = shard.ints[LANES] >> 2, np.uint64(to)
     for k in range(count):
         h = start + np.uint64(k)
-        g.words[0, h] = lane_word(g.places[h], key0, key1)
+        g.words[0, h] = lane_word(g.places[h], key0, key1, _U0)
     if blocks > 1:
         for k in range(count):
             h = start + np.uint64(k)
@@ -258,8 +258,8 @@ def _part(groups: Any, group: Any, start: int, stop: int) -> Any:
 
 
 @borrowing
-def update_whole_rows(shard: Any, chunk: Any, trains: Any, t: int, first_sample: int) -> int:
-    """Fire a tile whose pulses on one line alone matter; returns the coincidences."""
+def update_whole_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> int:
+    """Fire some rows of a tile whose pulses on one line alone matter; returns the coincidences."""
     g, tags, floats, law, cols = chunk.general, chunk.tags, shard.floats, shard.ints[LAW], shard.table[t, COLS]
     noise, noisy, raise_only = floats[WRITE_NOISE], floats[STD] > _ZERO, shard.ints[RAISE_ONLY] != 0
     store = shard.hidden if noise > _ZERO else shard.weights
@@ -269,10 +269,10 @@ def update_whole_rows(shard: Any, chunk: Any, trains: Any, t: int, first_sample:
         + floats[CONSTANTS + 9] == _ZERO
     )  # fmt: skip
     coincidences = _0
-    for i in range(shard.table[t, ROWS]):
+    for i in range(top, bottom):
         in_tile = i * cols
         base = shard.table[t, OFFSET] + in_tile
-        if i == 0 or not alike:
+        if i == top or not alike:
             _gather_cells(shard, g, cols, t, in_tile)
             make_cells(g, cols, law, floats)
         for b in range(len(trains.x_count)):

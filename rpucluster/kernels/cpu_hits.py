@@ -12,21 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import AHEAD, BEHIND, COLS, DEVICE_KEY, GENERAL, NOISE_KEY, OFFSET, STD
-from rpucluster.kernels.cpu_cells import constant_cell, lane_word
-from rpucluster.kernels.cpu_chunk import (
-    COUNT_OF,
-    CROWDED,
-    FIRST,
-    GROUPS,
-    HITS,
-    IN_TILE,
-    PIECE,
-    SAMPLE,
-    TILE,
-)
+from rpucluster.kernels.base import COLS, DEVICE_KEY, GENERAL, NOISE_KEY, OFFSET, STD
+from rpucluster.kernels.cpu_apply import apply_crowded, apply_single
+from rpucluster.kernels.cpu_cells import constant_cell, make_lanes
+from rpucluster.kernels.cpu_chunk import COUNT_OF, CROWDED, FIRST, GROUPS, HITS, IN_TILE, PIECE, SAMPLE, TILE
 from rpucluster.kernels.cpu_general import fire_listed
-from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals
+from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals, lowest_bit
 from rpucluster.kernels.cpu_simd import fill, prefetch
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, replay
 
@@ -34,8 +25,6 @@ _32 = np.uint64(32)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _ZERO = np.float32(0)
 _0 = np.int64(0)
-Z, AMOUNT, LOW, HIGH, STEP, OTHER = (np.uint64(part * (PIECE + 16)) for part in range(6))
-"""Parts of a chunk's floats: normals, changes, bounds, step sizes; not at equal places of a page, as caches like."""
 
 
 @inlined
@@ -59,10 +48,10 @@ def gather(shard: Any, chunk: Any, at: int, count: int, base: Any, in_tile: Any)
 
 
 @inlined
-def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: int, sample: int) -> None:
+def list_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: int, sample: int) -> None:
     """Make a group of ``count`` hits of a row, in column order, which the caller has put at the end of the chunk.
 
-    ``crowded`` tells that some have several pulses.  The chunk is flushed when it holds a `PIECE`.
+    ``crowded`` tells that some have several pulses.
     """
     at, g, in_tile = chunk.fill[HITS], chunk.fill[GROUPS], row * shard.table[t, COLS]
     chunk.groups[g, FIRST], chunk.groups[g, COUNT_OF], chunk.groups[g, IN_TILE] = at, count, in_tile
@@ -77,8 +66,28 @@ def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: in
         fill(chunk.keys, here, key, _U0)
     chunk.fill[HITS] = at + 4 * blocks
     chunk.fill[GROUPS] = g + int(count > 0)
-    if at + 4 * blocks >= PIECE:
+
+
+@inlined
+def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: int, sample: int) -> None:
+    """As `list_group`; flushes the chunk when it holds a `PIECE`."""
+    list_group(shard, chunk, count, crowded, t, row, sample)
+    if chunk.fill[HITS] >= PIECE:
         flush(shard, chunk)
+
+
+@borrowing
+def draw_listed(shard: Any, chunk: Any, size: int, groups: int) -> None:
+    """Make the lanes of the listed cells, where they are not stored."""
+    if len(shard.lanes) > 0:
+        return
+    g = _0
+    while g < groups:  # all groups of a tile in one go, with what lies between them
+        t, first = chunk.groups[g, TILE], chunk.groups[g, FIRST]
+        while g < groups and chunk.groups[g, TILE] == t:
+            g += 1
+        key = shard.keys[t, DEVICE_KEY]
+        make_lanes(chunk.lanes, first, (chunk.groups[g, FIRST] if g < groups else size) - first, key[0], key[1])
 
 
 @borrowing
@@ -89,51 +98,36 @@ def flush(shard: Any, chunk: Any) -> None:
     if shard.ints[GENERAL] != 0:
         fire_listed(shard, chunk, size, groups)
         return
-    if len(shard.lanes) == 0:
-        for g in range(groups):
-            key = shard.keys[chunk.groups[g, TILE], DEVICE_KEY]
-            make_lanes(chunk.lanes, chunk.groups[g, FIRST], chunk.groups[g, COUNT_OF], key[0], key[1])
+    draw_listed(shard, chunk, size, groups)
     group = _0
     for start in range(0, size, PIECE):
         stop = min(start + PIECE, size)
         if shard.floats[STD] > _ZERO:
-            blocks = (stop - start >> 2) + 7 & ~7  # whole SIMD registers
-            listed_normals(chunk.floats, chunk.blocks, chunk.samples, chunk.keys, start >> 2, blocks)
-        _wanted(chunk, start, stop - start + 15 & ~15, shard.floats)
+            listed_normals(chunk.floats, chunk.blocks, chunk.samples, chunk.keys, start >> 2, stop - start + 3 >> 2)
         group = _apply(shard, chunk, start, stop, group, groups)
 
 
 @borrowing
 def _apply(shard: Any, chunk: Any, start: int, stop: int, group: Any, groups: int) -> Any:
     """Change the weights by a piece of the hits; returns the group that the next piece starts in."""
-    weights, tags, f, floats = shard.weights, chunk.tags, chunk.floats, shard.floats
-    ahead, behind = floats[AHEAD], floats[BEHIND]
+    weights, tags, lanes, z, floats = shard.weights, chunk.tags, chunk.lanes, chunk.floats, shard.floats
     while group < groups:
-        t, in_tile, first = chunk.groups[group, TILE], chunk.groups[group, IN_TILE], chunk.groups[group, FIRST]
-        base, end = np.uint64(shard.table[t, OFFSET] + in_tile), first + chunk.groups[group, COUNT_OF]
+        in_tile, first = chunk.groups[group, IN_TILE], chunk.groups[group, FIRST]
+        base = np.uint64(shard.table[chunk.groups[group, TILE], OFFSET] + in_tile)
+        end = first + chunk.groups[group, COUNT_OF]
         first = max(first, start)
         if first >= stop:
             break
-        from_tag, from_float, count = np.uint64(first), np.uint64(first - start), min(end, stop) - first
-        if chunk.groups[group, CROWDED] == 0:
-            for k in range(count):
-                h = from_float + np.uint64(k)
-                at = base + np.uint64(tags[from_tag + np.uint64(k)] & COLUMN)
-                weights[at] = min(max(weights[at] + f[AMOUNT + h], f[LOW + h]), f[HIGH + h])
-        else:
-            for k in range(count):
-                h = from_float + np.uint64(k)
-                tag = tags[from_tag + np.uint64(k)]
-                at, n, lowers = base + np.uint64(tag & COLUMN), tag >> COUNT_AT & COUNT, tag >= SIGN
-                old, low, high, step = weights[at], f[LOW + h], f[HIGH + h], f[STEP + h]
-                new = min(max(old + f[AMOUNT + h], low), high)
-                whole = np.float32(np.int32(n)) * step
-                highest = old + whole * (behind if lowers else ahead)
-                lowest = old - whole * (ahead if lowers else behind)
-                if (n > 1) & ((highest > high) | (lowest < low)):
-                    sample, cell = chunk.groups[group, SAMPLE], in_tile + np.int64(tag & COLUMN)
-                    new = replay(old, np.int64(n), lowers, step, low, high, floats[STD], shard.keys[t], sample, cell)
-                weights[at] = new
+        last = min(end, stop)
+        crowded = chunk.groups[group, CROWDED] != 0
+        for k in range(first, last, 16):
+            h, at = np.uint64(k), np.uint64(k - start)
+            if crowded:
+                left = apply_crowded(weights, base, tags, lanes, h, z, at, last - k, floats)
+                if left != 0:
+                    _replay(shard, chunk, group, k, left)
+            else:
+                apply_single(weights, base, tags, lanes, h, z, at, last - k, floats)
         if end > stop:
             break
         group += 1
@@ -141,32 +135,22 @@ def _apply(shard: Any, chunk: Any, start: int, stop: int, group: Any, groups: in
 
 
 @borrowing
-def make_lanes(lanes: Any, first: int, count: int, k0: Any, k1: Any) -> None:
-    """Turn places in a tile into the lanes of the cells there."""
-    key0, key1, start = np.uint64(k0), np.uint64(k1), np.uint64(first)
-    for k in range(count):
-        lanes[start + np.uint64(k)] = lane_word(lanes[start + np.uint64(k)], key0, key1)
+def _replay(shard: Any, chunk: Any, group: int, first: int, left: Any) -> None:
+    """Apply those of the hits from ``first`` on whose bits are set, pulse by pulse."""
+    t, in_tile, sample = chunk.groups[group, TILE], chunk.groups[group, IN_TILE], chunk.groups[group, SAMPLE]
+    waiting = np.uint64(left)
+    while waiting != _U0:
+        h = np.uint64(first) + lowest_bit(waiting)
+        waiting &= waiting - _U1
+        tag = chunk.tags[h]
+        n, lowers, cell = np.int64(tag >> COUNT_AT & COUNT), tag >= SIGN, in_tile + np.int64(tag & COLUMN)
+        up, down, low, high = cell_of(chunk.lanes[h], shard.floats)
+        at = np.uint64(shard.table[t, OFFSET] + cell)
+        step, std = down if lowers else up, shard.floats[STD]
+        shard.weights[at] = replay(shard.weights[at], n, lowers, step, low, high, std, shard.keys[t], sample, cell)
 
 
 @inlined
 def cell_of(word: Any, floats: Any) -> Any:
     """Steps and bounds from a word of four lanes, the first lowest."""
     return constant_cell(np.int16(word), np.int16(word >> 16), np.int16(word >> 32), np.int16(word >> 48), floats)
-
-
-@borrowing
-def _wanted(chunk: Any, start: int, size: int, floats: Any) -> None:
-    """Changes and bounds of hits, n pulses being one draw: step (n + std sqrt(n) z)."""
-    tags, lanes, f, std, first = chunk.tags, chunk.lanes, chunk.floats, floats[STD], np.uint64(start)
-    for k in range(size):
-        h = np.uint64(k)
-        up, down, low, high = cell_of(lanes[first + h], floats)
-        tag = tags[first + h]
-        lowers = tag >= SIGN
-        pulses = np.float32(np.int32(tag >> COUNT_AT & COUNT))
-        step = down if lowers else up
-        amount = step * (pulses + (std * np.sqrt(pulses)) * f[Z + h])
-        f[AMOUNT + h] = -amount if lowers else amount
-        f[LOW + h] = low
-        f[HIGH + h] = high
-        f[STEP + h] = step

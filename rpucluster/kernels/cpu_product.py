@@ -4,8 +4,10 @@ Forward, a row is cut into blocks of 1024 columns; within a block, column j is a
 are added, then the blocks.  Backward, rows are added one after the other.  Each step is a fused multiply-add.  So
 every sample gets the same bits in a batch of any size, on any thread, whichever of the loops below computes it.
 
-The loops keep twelve sums in registers, four lines or four vectors of lines by three samples, so that seven loads
-serve twelve multiply-adds; blocks are as large as the first- and second-level caches hold.
+The loops keep many sums in registers, so that a load serves several multiply-adds: sixteen numbers at a time where
+registers hold as many, four rows, or two vectors of columns, by eight samples; for what is left, and on other
+processors, eight numbers at a time, four by three.  Forward, sixteen numbers are the eight lanes of two samples.
+Blocks are as large as the first- and second-level caches hold.
 """
 
 from typing import Any
@@ -14,14 +16,22 @@ import numpy as np
 
 from rpucluster.kernels.cpu_random import compiled, inlined
 from rpucluster.kernels.cpu_vector import (
+    HAS_SIXTEEN,
     load,
     load_first,
+    load_sixteen,
+    load_twice,
     multiply_add,
     pointer,
     put_totals,
+    put_totals_twice,
     spread,
+    spread_sixteen,
     store,
+    store_sixteen,
+    twice,
     zeros,
+    zeros_sixteen,
 )
 
 COLUMNS_TOGETHER = 1024
@@ -49,7 +59,20 @@ def padded_lines(lines: int) -> int:
 @compiled
 def padded_samples(samples: int) -> int:
     """Samples for which the arrays given to products need room."""
-    return (samples + 2) // 3 * 3
+    return samples + 2
+
+
+@inlined
+def _eights(samples: int) -> Any:
+    """Samples that pass eight at a time."""
+    return samples & ~7 if HAS_SIXTEEN else _0
+
+
+@compiled
+def paired_size(cols: int, samples: int) -> int:
+    """Floats that the forward product needs to copy pairs of samples into."""
+    floats: int = _eights(samples) * (min(cols, COLUMNS_TOGETHER) + 7 & ~7)
+    return floats
 
 
 @compiled
@@ -122,31 +145,168 @@ def _four_by_one(
     put_totals(y, o, first, a0, a1, a2, a3)
 
 
+@inlined
+def _pair(v: Any, b: int, sv: int, cols: int, pairs: Any, p: int) -> None:
+    """Copy eight samples so that eight numbers of one and of the next follow each other, pair after pair."""
+    for s in range(8):
+        at, o = p + 8 * s, b + s * sv
+        for j in range(0, cols, 8):
+            store(pairs, at + 8 * j, load(v, o + j))
+
+
+@inlined
+def _four_by_eight(
+    w: Any, r0: int, r1: int, r2: int, r3: int, v: Any, p: int, cols: int, y: Any, o: int, sy: int, first: bool
+) -> None:
+    """Four rows times eight samples, which `_pair` has put at ``v[p]``."""
+    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zeros_sixteen()
+    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zeros_sixteen()
+    whole = cols & ~7
+    for j in range(0, whole, 8):
+        x0, x1 = load_sixteen(v, p), load_sixteen(v, p + 16)
+        x2, x3 = load_sixteen(v, p + 32), load_sixteen(v, p + 48)
+        p += 64
+        m = load_twice(w, r0 + j)
+        a00, a01, a02, a03 = (
+            multiply_add(m, x0, a00),
+            multiply_add(m, x1, a01),
+            multiply_add(m, x2, a02),
+            multiply_add(m, x3, a03),
+        )
+        m = load_twice(w, r1 + j)
+        a10, a11, a12, a13 = (
+            multiply_add(m, x0, a10),
+            multiply_add(m, x1, a11),
+            multiply_add(m, x2, a12),
+            multiply_add(m, x3, a13),
+        )
+        m = load_twice(w, r2 + j)
+        a20, a21, a22, a23 = (
+            multiply_add(m, x0, a20),
+            multiply_add(m, x1, a21),
+            multiply_add(m, x2, a22),
+            multiply_add(m, x3, a23),
+        )
+        m = load_twice(w, r3 + j)
+        a30, a31, a32, a33 = (
+            multiply_add(m, x0, a30),
+            multiply_add(m, x1, a31),
+            multiply_add(m, x2, a32),
+            multiply_add(m, x3, a33),
+        )
+    rest = cols - whole
+    if rest:
+        x0, x1 = load_sixteen(v, p), load_sixteen(v, p + 16)
+        x2, x3 = load_sixteen(v, p + 32), load_sixteen(v, p + 48)
+        m = twice(load_first(w, r0 + whole, rest))
+        a00, a01, a02, a03 = (
+            multiply_add(m, x0, a00),
+            multiply_add(m, x1, a01),
+            multiply_add(m, x2, a02),
+            multiply_add(m, x3, a03),
+        )
+        m = twice(load_first(w, r1 + whole, rest))
+        a10, a11, a12, a13 = (
+            multiply_add(m, x0, a10),
+            multiply_add(m, x1, a11),
+            multiply_add(m, x2, a12),
+            multiply_add(m, x3, a13),
+        )
+        m = twice(load_first(w, r2 + whole, rest))
+        a20, a21, a22, a23 = (
+            multiply_add(m, x0, a20),
+            multiply_add(m, x1, a21),
+            multiply_add(m, x2, a22),
+            multiply_add(m, x3, a23),
+        )
+        m = twice(load_first(w, r3 + whole, rest))
+        a30, a31, a32, a33 = (
+            multiply_add(m, x0, a30),
+            multiply_add(m, x1, a31),
+            multiply_add(m, x2, a32),
+            multiply_add(m, x3, a33),
+        )
+    put_totals_twice(y, o, o + sy, first, a00, a10, a20, a30)
+    put_totals_twice(y, o + 2 * sy, o + 3 * sy, first, a01, a11, a21, a31)
+    put_totals_twice(y, o + 4 * sy, o + 5 * sy, first, a02, a12, a22, a32)
+    put_totals_twice(y, o + 6 * sy, o + 7 * sy, first, a03, a13, a23, a33)
+
+
+@inlined
+def _eight_by_one(w: Any, r: int, step: int, v: Any, b: int, cols: int, y: Any, o: int, first: bool) -> None:
+    """Eight rows, ``step`` apart, times one sample: as many sums as the processor has multiply-adds under way."""
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zeros()
+    r1, r2, r3, r4 = r + step, r + 2 * step, r + 3 * step, r + 4 * step
+    r5, r6, r7 = r + 5 * step, r + 6 * step, r + 7 * step
+    whole = cols & ~7
+    for j in range(0, whole, 8):
+        x = load(v, b + j)
+        a0, a1 = multiply_add(load(w, r + j), x, a0), multiply_add(load(w, r1 + j), x, a1)
+        a2, a3 = multiply_add(load(w, r2 + j), x, a2), multiply_add(load(w, r3 + j), x, a3)
+        a4, a5 = multiply_add(load(w, r4 + j), x, a4), multiply_add(load(w, r5 + j), x, a5)
+        a6, a7 = multiply_add(load(w, r6 + j), x, a6), multiply_add(load(w, r7 + j), x, a7)
+    rest = cols - whole
+    if rest:
+        x = load(v, b + whole)
+        a0 = multiply_add(load_first(w, r + whole, rest), x, a0)
+        a1 = multiply_add(load_first(w, r1 + whole, rest), x, a1)
+        a2 = multiply_add(load_first(w, r2 + whole, rest), x, a2)
+        a3 = multiply_add(load_first(w, r3 + whole, rest), x, a3)
+        a4 = multiply_add(load_first(w, r4 + whole, rest), x, a4)
+        a5 = multiply_add(load_first(w, r5 + whole, rest), x, a5)
+        a6 = multiply_add(load_first(w, r6 + whole, rest), x, a6)
+        a7 = multiply_add(load_first(w, r7 + whole, rest), x, a7)
+    put_totals(y, o, first, a0, a1, a2, a3)
+    put_totals(y, o + 4, first, a4, a5, a6, a7)
+
+
 @compiled
 def forward_product(
-    weights: Any, start: int, rows: int, cols: int, sent: Any, sv: int, results: Any, sy: int, samples: int
+    weights: Any,
+    start: int,
+    rows: int,
+    cols: int,
+    sent: Any,
+    sv: int,
+    results: Any,
+    sy: int,
+    samples: int,
+    scratch: Any,
 ) -> None:
     """``results[b * sy + i] = sum_j weights[start + i * cols + j] sent[b * sv + j]``, all flat float32.
 
     ``sent`` holds zeros from ``cols`` to the next multiple of eight, and is read beyond ``samples``; what ``results``
-    holds beyond ``rows`` and ``samples`` is overwritten (see `padded_lines`, `padded_samples`).
+    holds beyond ``rows`` and ``samples`` is overwritten (see `padded_lines`, `padded_samples`).  ``scratch`` is of
+    `paired_size`.
     """
-    w, v, y = pointer(weights), pointer(sent), pointer(results)
-    threes = samples // 3 * 3 + (3 if samples % 3 == 2 else 0)
-    together = _ROWS_TOGETHER if samples > 2 else 4  # few samples: along the rows as they lie
-    for near in range(0, rows, together):
-        for k in range(0, cols, COLUMNS_TOGETHER):
-            width = min(COLUMNS_TOGETHER, cols - k)
-            for i in range(near, min(near + together, rows), 4):
+    w, v, y, pairs = pointer(weights), pointer(sent), pointer(results), pointer(scratch)
+    eights = _eights(samples)
+    rest = samples - eights
+    threes = eights + rest // 3 * 3 + (3 if rest % 3 == 2 else 0)
+    together = _ROWS_TOGETHER if samples > 2 else 8  # few samples: along the rows as they lie
+    for k in range(0, cols, COLUMNS_TOGETHER):
+        width = min(COLUMNS_TOGETHER, cols - k)
+        wide = width + 7 & ~7
+        for b in range(0, eights, 8):
+            _pair(v, b * sv + k, sv, width, pairs, b * wide)
+        for near in range(0, rows, together):
+            stop = min(near + together, rows)
+            for b in range(threes, samples):
+                for i in range(near, stop - 7, 8):
+                    _eight_by_one(w, start + i * cols + k, cols, v, b * sv + k, width, y, b * sy + i, k == 0)
+            for i in range(near, stop, 4):
                 # rows behind the last are the last again; there is room for their results
                 r0 = start + i * cols + k
                 r1 = r0 + (cols if i + 1 < rows else _0)
                 r2 = r1 + (cols if i + 2 < rows else _0)
                 r3 = r2 + (cols if i + 3 < rows else _0)
-                for b in range(0, threes, 3):
+                for b in range(0, eights, 8):
+                    _four_by_eight(w, r0, r1, r2, r3, pairs, b * wide, width, y, b * sy + i, sy, k == 0)
+                for b in range(eights, threes, 3):
                     _four_by_three(w, r0, r1, r2, r3, v, b * sv + k, sv, width, y, b * sy + i, sy, k == 0)
-                for b in range(threes, samples):
-                    _four_by_one(w, r0, r1, r2, r3, v, b * sv + k, width, y, b * sy + i, k == 0)
+                if i >= near + (stop - near & ~7):
+                    for b in range(threes, samples):
+                        _four_by_one(w, r0, r1, r2, r3, v, b * sv + k, width, y, b * sy + i, k == 0)
 
 
 @inlined
@@ -162,7 +322,22 @@ def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, s
             q, o = b * sv + i, b * sy
             x0, x1, x2, x3 = spread(v, q), spread(v, q + 1), spread(v, q + 2), spread(v, q + 3)
             x4, x5, x6, x7 = spread(v, q + 4), spread(v, q + 5), spread(v, q + 6), spread(v, q + 7)
-            for j in range(0, whole, 8):
+            begin = (cols & ~15) if HAS_SIXTEEN else _0
+            if HAS_SIXTEEN:
+                z0, z1, z2, z3 = twice(x0), twice(x1), twice(x2), twice(x3)
+                z4, z5, z6, z7 = twice(x4), twice(x5), twice(x6), twice(x7)
+                for j in range(0, begin, 16):
+                    p = at + j
+                    c = multiply_add(load_sixteen(w, p), z0, load_sixteen(y, o + j))
+                    c = multiply_add(load_sixteen(w, p + cols), z1, c)
+                    c = multiply_add(load_sixteen(w, p + 2 * cols), z2, c)
+                    c = multiply_add(load_sixteen(w, p + 3 * cols), z3, c)
+                    c = multiply_add(load_sixteen(w, p + 4 * cols), z4, c)
+                    c = multiply_add(load_sixteen(w, p + 5 * cols), z5, c)
+                    c = multiply_add(load_sixteen(w, p + 6 * cols), z6, c)
+                    c = multiply_add(load_sixteen(w, p + 7 * cols), z7, c)
+                    store_sixteen(y, o + j, c)
+            for j in range(begin, whole, 8):
                 p = at + j
                 a = multiply_add(load(w, p), x0, load(y, o + j))
                 a = multiply_add(load(w, p + cols), x1, a)
@@ -222,6 +397,54 @@ def _panel(w: Any, p: int, step: int, rows: int, v: Any, q: int, sv: int, y: Any
 
 
 @inlined
+def _panel_by_eight(w: Any, p: int, step: int, rows: int, v: Any, q: int, sv: int, y: Any, o: int, sy: int) -> None:
+    """32 columns times eight samples, as `_panel`."""
+    a00, a01 = load_sixteen(y, o + 0 * sy), load_sixteen(y, o + 0 * sy + 16)
+    a10, a11 = load_sixteen(y, o + 1 * sy), load_sixteen(y, o + 1 * sy + 16)
+    a20, a21 = load_sixteen(y, o + 2 * sy), load_sixteen(y, o + 2 * sy + 16)
+    a30, a31 = load_sixteen(y, o + 3 * sy), load_sixteen(y, o + 3 * sy + 16)
+    a40, a41 = load_sixteen(y, o + 4 * sy), load_sixteen(y, o + 4 * sy + 16)
+    a50, a51 = load_sixteen(y, o + 5 * sy), load_sixteen(y, o + 5 * sy + 16)
+    a60, a61 = load_sixteen(y, o + 6 * sy), load_sixteen(y, o + 6 * sy + 16)
+    a70, a71 = load_sixteen(y, o + 7 * sy), load_sixteen(y, o + 7 * sy + 16)
+    for i in range(q, q + rows):
+        m0, m1 = load_sixteen(w, p), load_sixteen(w, p + 16)
+        p += step
+        x = spread_sixteen(v, i + 0 * sv)
+        a00, a01 = multiply_add(m0, x, a00), multiply_add(m1, x, a01)
+        x = spread_sixteen(v, i + 1 * sv)
+        a10, a11 = multiply_add(m0, x, a10), multiply_add(m1, x, a11)
+        x = spread_sixteen(v, i + 2 * sv)
+        a20, a21 = multiply_add(m0, x, a20), multiply_add(m1, x, a21)
+        x = spread_sixteen(v, i + 3 * sv)
+        a30, a31 = multiply_add(m0, x, a30), multiply_add(m1, x, a31)
+        x = spread_sixteen(v, i + 4 * sv)
+        a40, a41 = multiply_add(m0, x, a40), multiply_add(m1, x, a41)
+        x = spread_sixteen(v, i + 5 * sv)
+        a50, a51 = multiply_add(m0, x, a50), multiply_add(m1, x, a51)
+        x = spread_sixteen(v, i + 6 * sv)
+        a60, a61 = multiply_add(m0, x, a60), multiply_add(m1, x, a61)
+        x = spread_sixteen(v, i + 7 * sv)
+        a70, a71 = multiply_add(m0, x, a70), multiply_add(m1, x, a71)
+    store_sixteen(y, o + 0 * sy, a00)
+    store_sixteen(y, o + 0 * sy + 16, a01)
+    store_sixteen(y, o + 1 * sy, a10)
+    store_sixteen(y, o + 1 * sy + 16, a11)
+    store_sixteen(y, o + 2 * sy, a20)
+    store_sixteen(y, o + 2 * sy + 16, a21)
+    store_sixteen(y, o + 3 * sy, a30)
+    store_sixteen(y, o + 3 * sy + 16, a31)
+    store_sixteen(y, o + 4 * sy, a40)
+    store_sixteen(y, o + 4 * sy + 16, a41)
+    store_sixteen(y, o + 5 * sy, a50)
+    store_sixteen(y, o + 5 * sy + 16, a51)
+    store_sixteen(y, o + 6 * sy, a60)
+    store_sixteen(y, o + 6 * sy + 16, a61)
+    store_sixteen(y, o + 7 * sy, a70)
+    store_sixteen(y, o + 7 * sy + 16, a71)
+
+
+@inlined
 def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> None:
     """Copy a block of the tile so that each panel lies together, zeros behind the last column."""
     whole = width // _PANEL * _PANEL
@@ -261,7 +484,7 @@ def backward_product(
     for b in range(samples):
         for j in range(b * sy, b * sy + cols, 8):
             store(y, j, zeros())
-    packs = _packs(cols, samples)
+    eights, packs = _eights(samples), _packs(cols, samples)
     tall = _PACKED_ROWS if packs else _WIDE_ROWS if cols > _UNPACKED_COLS else _NARROW_ROWS
     for i in range(0, rows, tall):
         height = min(tall, rows - i)
@@ -270,11 +493,15 @@ def backward_product(
             width = min(_PACKED_COLS, cols - j)
             direct = _0 if packs else width // _PANEL * _PANEL
             for k in range(j, j + direct, _PANEL):
-                for b in range(0, samples, 3):
+                for b in range(0, eights, 8):
+                    _panel_by_eight(w, at + k, cols, height, v, b * sv + i, sv, y, b * sy + k, sy)
+                for b in range(eights, samples, 3):
                     _panel(w, at + k, cols, height, v, b * sv + i, sv, y, b * sy + k, sy)
             if direct < width:
                 _pack(w, at + j + direct, cols, height, width - direct, packed)
             for k in range(direct, width, _PANEL):
-                for b in range(0, samples, 3):
-                    p = (k - direct) * height
+                p = (k - direct) * height
+                for b in range(0, eights, 8):
+                    _panel_by_eight(packed, p, _PANEL, height, v, b * sv + i, sv, y, b * sy + j + k, sy)
+                for b in range(eights, samples, 3):
                     _panel(packed, p, _PANEL, height, v, b * sv + i, sv, y, b * sy + j + k, sy)

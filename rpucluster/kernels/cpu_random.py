@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import extending
 
 from rpucluster import rng
+from rpucluster.kernels.cpu_wide import EVEN, SIGN_BIT, WORDS, Arrays, Lanes
 
 Compiled = Callable[..., Any]
 intrinsic: Callable[[Compiled], Any] = extending.intrinsic  # what it makes is called without the first argument
@@ -59,6 +60,25 @@ def borrowing(function: Compiled) -> Compiled:
 inlined: Callable[[Compiled], Compiled] = numba.njit(inline="always", error_model="numpy")
 
 
+def philox_rounds(builder: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> list[Any]:
+    """Emit the rounds of a block, or of as many as a vector has lanes; upper halves do not matter and may come out
+    with anything."""
+
+    def constant(value: int) -> Any:
+        wide = isinstance(c0.type, ir.VectorType)
+        return ir.Constant(c0.type, [value] * c0.type.count if wide else value)
+
+    mask, shift = constant(0xFFFFFFFF), constant(32)
+    for r in range(rng.ROUNDS):
+        product0 = builder.mul(builder.and_(c0, mask), constant(rng.MULTIPLIERS[0]))
+        product1 = builder.mul(builder.and_(c2, mask), constant(rng.MULTIPLIERS[1]))
+        key0, key1 = (builder.add(k, constant(r * s)) for k, s in zip((k0, k1), rng.KEY_STEPS, strict=True))
+        c0 = builder.xor(builder.xor(builder.lshr(product1, shift), c1), key0)
+        c2 = builder.xor(builder.xor(builder.lshr(product0, shift), c3), key1)
+        c1, c3 = product1, product0
+    return [c0, c1, c2, c3]
+
+
 @intrinsic
 def philox(typingctx: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """The four words of a Philox4x32-10 block, each a clean 32-bit number in a uint64.
@@ -68,18 +88,8 @@ def philox(typingctx: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any)
     wide = types.uint64
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        i64 = ir.IntType(64)
-        mask, shift = ir.Constant(i64, 0xFFFFFFFF), ir.Constant(i64, 32)
-        c0, c1, c2, c3, k0, k1 = args
-        for r in range(rng.ROUNDS):
-            product0 = builder.mul(builder.and_(c0, mask), ir.Constant(i64, rng.MULTIPLIERS[0]))
-            product1 = builder.mul(builder.and_(c2, mask), ir.Constant(i64, rng.MULTIPLIERS[1]))
-            key0 = builder.add(k0, ir.Constant(i64, r * rng.KEY_STEPS[0]))
-            key1 = builder.add(k1, ir.Constant(i64, r * rng.KEY_STEPS[1]))
-            c0 = builder.xor(builder.xor(builder.lshr(product1, shift), c1), key0)
-            c2 = builder.xor(builder.xor(builder.lshr(product0, shift), c3), key1)
-            c1, c3 = product1, product0
-        words = [builder.and_(word, mask) for word in (c0, c1, c2, c3)]
+        mask = ir.Constant(ir.IntType(64), 0xFFFFFFFF)
+        words = [builder.and_(word, mask) for word in philox_rounds(builder, *args)]
         return context.make_tuple(builder, signature.return_type, words)
 
     return types.UniTuple(wide, 4)(wide, wide, wide, wide, wide, wide), emit
@@ -167,19 +177,87 @@ def normal_pair(radius_word: Any, angle_word: Any) -> Any:
     return radius * x, radius * y
 
 
+def eight_normals(words: list[Lanes]) -> tuple[Lanes, Lanes]:
+    """Normals 0 and 1 of eight blocks of words, then 2 and 3 of them: ``rng``'s Box-Muller in the same order."""
+    w0, w1, w2, w3 = (word.as_ints() for word in words)
+    radius_word, turn = w0.picked(w2, EVEN), w1.picked(w3, EVEN)
+    scaled = radius_word.unsigned_shift(9).to_floats() + 0.5
+    bits = scaled.as_ints()
+    exponent = (bits - rng.SQRT_HALF_BITS) >> 23
+    f = (bits - (exponent << 23)).as_floats() + -1.0
+    e = (exponent - 23).to_floats()
+    f2 = f * f
+    p = f * rng.LOG[-1]
+    for coefficient in rng.LOG[-2:0:-1]:
+        p = (p + coefficient) * f
+    p = p + rng.LOG[0]
+    tail = f2 * f * p - f2 * 0.5 + e * rng.LN2_LOW
+    log = e * rng.LN2_HIGH + (f + tail)
+    radius = (log * -2.0).root()
+    a = (((turn << 2) >> 8).to_floats() + 0.5) * rng.EIGHTH_TURN
+    t = a * a
+    sine = a + a * t * ((t * rng.SIN[2] + rng.SIN[1]) * t + rng.SIN[0])
+    cosine = (t * -0.5 + 1.0) + t * t * ((t * rng.COS[2] + rng.COS[1]) * t + rng.COS[0])
+    odd = (turn & 0x40000000) > 0
+    x = odd.choose(sine, cosine).as_ints() ^ (
+        (turn ^ (turn << 1)) & SIGN_BIT
+    )  # negative in the second and third quarter
+    y = odd.choose(cosine, sine).as_ints() ^ (turn & SIGN_BIT)
+    return radius * x.as_floats(), radius * y.as_floats()
+
+
+def _store_normals(arrays: Arrays, words: list[Lanes], out: int, at: Any) -> None:
+    x, y = eight_normals(words)
+    for half in (0, 1):
+        blocks = range(4 * half, 4 * half + 4)
+        arrays.store(x.picked(y, [lane for i in blocks for lane in (i, 16 + i, 8 + i, 24 + i)]), out, at, 16 * half)
+
+
+def eight_blocks(builder: Any, counter: list[Lanes], key: list[Lanes]) -> list[Lanes]:
+    return [Lanes(builder, w) for w in philox_rounds(builder, *(part.value for part in (*counter, *key)))]
+
+
+@intrinsic
+def _listed(typingctx: Any, out: Any, at: Any, places: Any, samples: Any, keys: Any, first: Any) -> Any:
+    """Normals of eight listed blocks, from ``first`` on, to ``out[at]`` on: see `cpu_random.listed_normals`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = Arrays(context, builder, signature, args)
+        place, sample, key = (arrays.load(array, args[5], WORDS) for array in (2, 3, 4))
+        counter = [place, sample, sample.unsigned_shift(32), place.unsigned_shift(32)]
+        _store_normals(arrays, eight_blocks(builder, counter, [key, key.unsigned_shift(32)]), 0, args[1])
+        return context.get_dummy_value()
+
+    return types.void(out, types.uint64, places, samples, keys, types.uint64), emit
+
+
+@intrinsic
+def _consecutive(
+    typingctx: Any, out: Any, at: Any, block: Any, low: Any, high: Any, round: Any, k0: Any, k1: Any
+) -> Any:
+    """Normals of eight blocks from ``block`` on, which share the rest of their counter, to ``out[at]`` on."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = Arrays(context, builder, signature, args)
+        block, low, high, round, k0, k1 = (arrays.splat(arg, 8) for arg in args[2:])
+        blocks = block + Lanes(builder, ir.Constant(WORDS, list(range(8))))
+        _store_normals(arrays, eight_blocks(builder, [blocks, low, high, round], [k0, k1]), 0, args[1])
+        return context.get_dummy_value()
+
+    wide = types.uint64
+    return types.void(out, wide, wide, wide, wide, wide, wide, wide), emit
+
+
 @borrowing
 def fill_normals(out: Any, first_block: int, blocks: int, k0: Any, k1: Any, sample: int, round: int) -> None:
-    """Normals of consecutive blocks of one (sample, round) into the flat float32 ``out`` (4 * blocks)."""
+    """Normals of consecutive blocks of one (sample, round) into the flat float32 ``out``.
+
+    Blocks are made eight at a time, so ``out`` needs room for a multiple of 32 numbers.
+    """
     low, high, r = np.uint64(sample) & _MASK, np.uint64(sample) >> _32, np.uint64(round)
     key0, key1, start = np.uint64(k0), np.uint64(k1), np.uint64(first_block)
-    for i in range(blocks):
-        w0, w1, w2, w3 = philox(start + np.uint64(i), low, high, r, key0, key1)
-        z0, z1 = normal_pair(w0, w1)
-        z2, z3 = normal_pair(w2, w3)
-        out[4 * i] = z0
-        out[4 * i + 1] = z1
-        out[4 * i + 2] = z2
-        out[4 * i + 3] = z3
+    for i in range(0, blocks, 8):
+        _consecutive(out, np.uint64(4 * i), start + np.uint64(i), low, high, r, key0, key1)
 
 
 @borrowing
@@ -189,13 +267,5 @@ def listed_normals(out: Any, places: Any, samples: Any, keys: Any, first: int, b
     Of two words that share a number the first is the lower half.
     """
     start = np.uint64(first)
-    for i in range(blocks):
-        at = start + np.uint64(i)
-        place, sample, key = places[at], samples[at], keys[at]
-        w0, w1, w2, w3 = philox(place, sample, sample >> _32, place >> _32, key, key >> _32)
-        z0, z1 = normal_pair(w0, w1)
-        z2, z3 = normal_pair(w2, w3)
-        out[4 * i] = z0
-        out[4 * i + 1] = z1
-        out[4 * i + 2] = z2
-        out[4 * i + 3] = z3
+    for i in range(0, blocks, 8):
+        _listed(out, np.uint64(4 * i), places, samples, keys, start + np.uint64(i))

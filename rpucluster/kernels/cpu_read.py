@@ -10,7 +10,14 @@ import numpy as np
 
 from rpucluster.kernels.base import COL0, COLS, FIXED_BITS, FIXED_LIMIT, OFFSET, ROW0, ROWS
 from rpucluster.kernels.cpu_convert import convert_inputs, convert_outputs, worst_case
-from rpucluster.kernels.cpu_product import backward_product, forward_product, packed_size, padded_lines, padded_samples
+from rpucluster.kernels.cpu_product import (
+    backward_product,
+    forward_product,
+    packed_size,
+    padded_lines,
+    padded_samples,
+    paired_size,
+)
 from rpucluster.kernels.cpu_random import bits_float, compiled
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, peak_bits
 from rpucluster.kernels.cpu_wire import add_drops
@@ -74,8 +81,8 @@ def _room(table: Any, backward: bool, samples: int) -> Any:
     for t in range(len(table)):
         _, count_in, _, count_out = _lines_of(table, t, backward)
         into, out = max(into, count_in), max(out, count_out)
-        if backward:
-            packed = max(packed, packed_size(count_in, count_out, samples))
+        own = packed_size(count_in, count_out, samples) if backward else paired_size(count_in, samples)
+        packed = max(packed, own)
     return padded_lines(into), padded_lines(out), packed
 
 
@@ -109,7 +116,7 @@ def read_scaled(
     samples = len(lines)
     together = min(samples, SAMPLES_TOGETHER)
     wide_in, wide_out, packed_floats = _room(table, backward, together)
-    v = np.empty(padded_samples(together) * wide_in, np.float32)
+    v = np.zeros(padded_samples(together) * wide_in, np.float32)  # zeros, since products with what memory holds crawl
     y = np.empty(padded_samples(together) * wide_out, np.float32)
     z = np.zeros(max(wide_in, wide_out) + 32, np.float32)
     packed = np.empty(packed_floats, np.float32)
@@ -133,7 +140,7 @@ def read_scaled(
                 if backward:
                     backward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
                 else:
-                    forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count)
+                    forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
                 if floats[WIRE] > _ZERO:
                     add_drops(weights, start, rows, cols, floats, backward, v, wide_in, y, wide_out, count)
                 again = _0
@@ -186,7 +193,7 @@ def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) 
     samples = len(lines)
     together = min(samples, SAMPLES_TOGETHER)
     wide_in, wide_out, packed_floats = _room(table, backward, together)
-    v = np.empty(padded_samples(together) * wide_in, np.float32)
+    v = np.zeros(padded_samples(together) * wide_in, np.float32)
     y = np.empty(padded_samples(together) * wide_out, np.float32)
     packed = np.empty(packed_floats, np.float32)
     for t in range(len(table)):
@@ -204,7 +211,7 @@ def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) 
             if backward:
                 backward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
             else:
-                forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count)
+                forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
             for k in range(count):
                 result = y[k * wide_out : k * wide_out + out]
                 if not _add_fixed(result, _ONE, sums[near + k, first_out : first_out + out]):

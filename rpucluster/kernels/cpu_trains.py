@@ -19,6 +19,7 @@ from rpucluster.kernels.base import (
     ROWS,
     X_KEY,
 )
+from rpucluster.kernels.cpu_fire import fire_eight, list_sixteen
 from rpucluster.kernels.cpu_random import (
     bits_float,
     borrowing,
@@ -81,41 +82,50 @@ def gains(x_peak: Any, d_peak: Any, lr: Any, dw_min: Any, bit_length: int, manag
     return bits, gain_x, gain_d
 
 
-@borrowing
-def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, scratch: Any) -> Any:
-    """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (5, lines + 16).
+class Lines(NamedTuple):
+    """The lines of a vector that can fire, one after the other; room for 32 more than there are."""
 
-    Row 0 gets their indices, row 1 the limits below which a word fires, row 2 the trains.  Returns how many lines
-    there are and the sum of their limits.
+    lines: Any  # uint32: their numbers
+    chances: Any  # float32: the probability that a slot fires, with the sign of the line
+    words: Any  # uint32: their trains
+    sums: Any  # uint64 (8,): what adds up to the sum of the limits below which a word fires
+
+
+@compiled
+def new_lines(most: int) -> Any:
+    """Room for so many lines."""
+    room = most + 32
+    return Lines(
+        np.empty(room, np.uint32), np.empty(room, np.float32), np.empty(room, np.uint32), np.empty(8, np.uint64)
+    )
+
+
+@borrowing
+def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, found: Any) -> Any:
+    """Pulse trains of the lines that fire at all, into ``found``, `Lines`.
+
+    Returns how many there are and the sum of the limits of all lines.
     """
-    lines, limits, words, all_lines, all_limits = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
-    total = _U0
-    for j in range(len(values)):
-        p = min(abs(values[j]) * gain, _ONE) if values[j] != _ZERO else _ZERO
-        all_limits[j] = np.uint64(np.ceil(np.float64(p) * 4294967296.0))
-        all_lines[j] = np.uint64(j)
-        total += all_limits[j]
-    all_limits[len(values) : len(values) + 8] = _U0
-    count = _0
-    for j in range(0, len(values), 8):
-        keep(lines, np.uint64(count), all_lines, all_limits, np.uint64(j), _ALL)
-        count += keep(limits, np.uint64(count), all_limits, all_limits, np.uint64(j), _ALL)
-    padded = count + 7 & ~7  # whole SIMD registers; what the surplus lanes hold is nobody's
-    words[:padded] = _U0
+    lines, words = found.lines, found.words
+    count, size = _0, len(values)
+    for j in range(0, size, 16):
+        count += list_sixteen(values, np.uint64(j), size - j, gain, lines, found.chances, np.uint64(count))
+    found.chances[count : count + 8] = _ZERO  # what the surplus lanes of a register hold cannot fire
+    found.sums[:] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
     key0, key1 = np.uint64(k0), np.uint64(k1)
-    for block in range((bits + 3) // 4):
-        shift = np.uint64(4 * block)
-        for a in range(padded):
-            w0, w1, w2, w3 = philox(lines[a] * np.uint64(8) + np.uint64(block), low, high, _U0, key0, key1)
-            limit = limits[a]
-            fired = np.uint64(w0 < limit) | np.uint64(w1 < limit) << _U1
-            fired |= np.uint64(w2 < limit) << np.uint64(2) | np.uint64(w3 < limit) << np.uint64(3)
-            words[a] |= fired << shift
-    used = (_U1 << np.uint64(bits)) - _U1
+    for a in range(0, count, 8):
+        for block in range((bits + 3) // 4):
+            fire_eight(words, lines, found.chances, np.uint64(a), np.uint64(block), low, high, key0, key1, found.sums)
+    used = (np.uint32(1) << np.uint32(bits)) - np.uint32(1)
     for a in range(count):
-        words[a] = words[a] & used | np.uint64(values[np.int64(lines[a])] < _ZERO) << np.uint64(31)
-    return count, total
+        words[a] &= used | SIGN
+    words[count : count + 16] = 0
+    active = _0
+    for a in range(0, count, 16):  # in place: what is written has been read
+        keep(lines, np.uint64(active), lines, words, np.uint64(a), SLOTS)
+        active += keep(words, np.uint64(active), words, words, np.uint64(a), SLOTS)
+    return active, found.sums.sum()
 
 
 class Trains(NamedTuple):
@@ -125,13 +135,13 @@ class Trains(NamedTuple):
     x_lines: Any  # uint32 (B, cols + 16): their columns, as hits of one coincidence; bit 31 is the sign of x
     x_count: Any  # int64 (B,): how many these are
     x_all: Any  # uint32 (B, cols): the trains of all columns, with one draw per batch or half-selected pulses
-    d_words: Any  # uint32 (rows, B)
+    d_words: Any  # uint32 (rows, B): without slots where a row does not fire
     singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
     starts: Any  # int64 (B, 32): first of these; the next slot's is the end
 
 
 @compiled
-def fire_columns(trains: Any, scratch: Any, count: int, b: int, bits: int, used: Any) -> Any:
+def fire_columns(trains: Any, found: Any, active: int, b: int, bits: int, used: Any) -> Any:
     """Put the trains of the columns of sample b, as `make_trains` left them, into ``trains``.
 
     ``used`` tells how much of ``singles`` is taken; returns the trains, perhaps with a longer list, and the new
@@ -139,21 +149,16 @@ def fire_columns(trains: Any, scratch: Any, count: int, b: int, bits: int, used:
     """
     lines, words = trains.x_lines[b], trains.x_words[b]
     pulses = np.int64(0)
-    for a in range(count):
-        word = np.uint32(scratch[2, a])
+    for a in range(active):
+        word = found.words[a]
         words[a] = word
-        lines[a] = np.uint32(scratch[0, a]) | _ONE_PULSE | (word & SIGN)
+        lines[a] = found.lines[a] | _ONE_PULSE | (word & SIGN)
         pulses += np.int64(popcount(word & SLOTS))
-    if len(trains.x_all) > 0:  # also the signs of trains without pulses
-        for a in range(count):
-            trains.x_all[b, np.uint64(lines[a] & COLUMN)] = words[a]
-    words[count : count + 16] = 0
-    active = _0
-    for a in range(0, count, 16):
-        keep(lines, np.uint64(active), lines, words, np.uint64(a), SLOTS)
-        active += keep(words, np.uint64(active), words, words, np.uint64(a), SLOTS)
     words[active : active + 16] = 0
     trains.x_count[b] = active
+    if len(trains.x_all) > 0:
+        for a in range(active):
+            trains.x_all[b, np.uint64(lines[a] & COLUMN)] = words[a]
     singles = trains.singles
     if used + pulses + 32 > len(singles):
         longer = np.empty(2 * (used + pulses) + 32, np.uint32)
@@ -196,23 +201,30 @@ def row_hits(trains: Any, b: int, slots: Any, falls: Any, raise_only: bool, tags
     return hits, total
 
 
+@borrowing
+def _signs(values: Any, gain: Any, words: Any) -> None:
+    """The words of trains without pulses: signs, which half-selected pulses of the other line take over."""
+    for j in range(len(values)):
+        words[j] = SIGN if values[j] < _ZERO and abs(values[j]) * gain > _ZERO else np.uint32(0)
+
+
 @compiled
 def tile_trains(
     table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int
 ) -> Any:
     """Trains of a batch on one tile; also slots used and expected coincidences, over the samples."""
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
-    samples = len(x)
+    samples, halves = len(x), floats[HALF_SELECT] > _ZERO
     trains = Trains(
         np.empty((samples, cols + 16), np.uint32),
         np.empty((samples, cols + 16), np.uint32),
         np.zeros(samples, np.int64),
-        np.zeros((samples if ints[PER_BATCH] != 0 or floats[HALF_SELECT] > _ZERO else 0, cols), np.uint32),
+        np.zeros((samples if halves or ints[PER_BATCH] != 0 else 0, cols), np.uint32),
         np.zeros((rows, samples), np.uint32),
         np.empty(cols * (samples + 1) + 32, np.uint32),
-        np.zeros((samples, 32), np.int64),
+        np.empty((samples, 32), np.int64),
     )
-    scratch = np.empty((5, max(rows, cols) + 16), np.uint64)
+    found = new_lines(max(rows, cols))
     slots = used = 0
     expected = 0.0
     management, dynamic = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0
@@ -223,11 +235,14 @@ def tile_trains(
         slots += bits
         if gain_x > _ZERO:
             sample = first_sample + b
-            count, x_total = make_trains(xs, gain_x, bits, keys[t, X_KEY, 0], keys[t, X_KEY, 1], sample, scratch)
-            trains, used = fire_columns(trains, scratch, count, b, bits, used)
-            count, d_total = make_trains(ds, gain_d, bits, keys[t, D_KEY, 0], keys[t, D_KEY, 1], sample, scratch)
+            if halves:
+                _signs(xs, gain_x, trains.x_all[b])
+                _signs(ds, gain_d, trains.d_words[:, b])
+            count, x_total = make_trains(xs, gain_x, bits, keys[t, X_KEY, 0], keys[t, X_KEY, 1], sample, found)
+            trains, used = fire_columns(trains, found, count, b, bits, used)
+            count, d_total = make_trains(ds, gain_d, bits, keys[t, D_KEY, 0], keys[t, D_KEY, 1], sample, found)
             for a in range(count):
-                trains.d_words[np.int64(scratch[0, a]), b] = np.uint32(scratch[2, a])
+                trains.d_words[np.uint64(found.lines[a]), b] = found.words[a]
             expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)
     return trains, slots, expected
 

@@ -35,27 +35,78 @@ def pulsed_update(
     first_sample: int,
 ) -> Any:
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
+    if not finite(x, d):
+        return 0, 0, 0.0, False
+    slots, expected = np.zeros(len(table), np.int64), np.zeros(len(table), np.float64)
+    rows = table[:, ROWS].sum()
+    coincidences = update_part(
+        weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, _0, rows, slots, expected
+    )
+    return slots.sum(), coincidences, in_turn(expected), True
+
+
+@borrowing
+def finite(x: Any, d: Any) -> bool:
+    """Whether all signals are finite."""
+    found = np.int32(0)
     for b in range(len(x)):
-        if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
-            return 0, 0, 0.0, False
+        found = max(found, peak_bits(x[b]), peak_bits(d[b]))
+    return bool(found < INFINITY_BITS)
+
+
+@borrowing
+def in_turn(values: Any) -> float:
+    """The sum of float64 values, one after the other."""
+    total = 0.0
+    for t in range(len(values)):
+        total += values[t]
+    return total
+
+
+@compiled
+def update_part(
+    weights: Any,
+    hidden: Any,
+    lanes: Any,
+    table: Any,
+    keys: Any,
+    ints: Any,
+    floats: Any,
+    x: Any,
+    d: Any,
+    lr: Any,
+    first_sample: int,
+    start: int,
+    stop: int,
+    slots: Any,
+    expected: Any,
+) -> int:
+    """Update some of all tiles' rows, numbered through from tile to tile; returns the coincidences.
+
+    Puts the slots, int64 (tiles,), and the expected coincidences, float64 (tiles,), of the tiles whose first row is
+    among them.  No row depends on which others are updated with it.
+    """
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
     most_cols = table[:, COLS].max()
     chunk = new_chunk(most_cols, ints[GENERAL] != 0)
     pulses = cpu_batch.new_pulses(most_cols if ints[PER_BATCH] != 0 else 0, len(x))
-    slots = coincidences = _0
-    expected = 0.0
+    coincidences = first = _0
     for t in range(len(table)):
+        top, bottom = max(start - first, _0), min(stop - first, table[t, ROWS])
+        first += table[t, ROWS]
+        if top >= bottom:
+            continue
         trains, more_slots, more_expected = tile_trains(table, keys, t, ints, floats, x, d, lr, first_sample)
-        slots += more_slots
-        expected += more_expected
+        if top == 0:
+            slots[t], expected[t] = more_slots, more_expected
         if ints[PER_BATCH] != 0:
-            coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, _0, table[t, ROWS], first_sample)
+            coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
         elif floats[HALF_SELECT] > 0:
-            coincidences += update_whole_rows(shard, chunk, trains, t, first_sample)
+            coincidences += update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
         else:
-            coincidences += update_rows(shard, chunk, trains, t, _0, table[t, ROWS], first_sample)
+            coincidences += update_rows(shard, chunk, trains, t, top, bottom, first_sample)
     flush(shard, chunk)
-    return slots, coincidences, expected, True
+    return int(coincidences)
 
 
 @borrowing
@@ -78,9 +129,8 @@ def update_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: i
 @borrowing
 def exact_update(weights: Any, table: Any, x: Any, d: Any, lr: Any) -> bool:
     """``w -= (lr * d) * x`` in sample order; returns whether all inputs were finite."""
-    for b in range(len(x)):
-        if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
-            return False
+    if not finite(x, d):
+        return False
     for t in range(len(table)):
         cols = table[t, COLS]
         for i in range(table[t, ROWS]):

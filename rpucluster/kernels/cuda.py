@@ -68,7 +68,8 @@ def source() -> str:
     # nine digits name a float32 exactly
     lines = [f"#define {name} ({np.float32(value):.9g}f)" for name, value in constants.items()]
     lines += _named(
-        "ELEMENTARY", elementary,
+        "ELEMENTARY",
+        elementary,
         ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER", "ATANH", "SPLITTER", "SMALLEST"),
     )
     lines += _named("LAYERS", layers, ("TANH", "TANH_LIMIT", "SIGMOID_LOWEST"))
