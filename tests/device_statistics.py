@@ -10,6 +10,8 @@ import numpy as np
 from rpucluster import devices
 from rpucluster.devices import LANE_UNIT, Cells, Int16, Pulsed, device_from
 from rpucluster.rng import Float32
+from rpucluster.tile import UpdateSettings
+from tests.grids import make_grid
 
 FILE = np.load(Path(__file__).parent / "data" / "device_statistics.npz")
 META: dict[str, dict[str, Any]] = json.loads(str(FILE["meta_json"]))
@@ -47,31 +49,22 @@ def fired(device: Pulsed, w: float, pulses: list[tuple[bool, int]]) -> Float32:
     return np.array(found, np.float32)
 
 
-def changes(device: Pulsed, start: Float32, x: Float32, d: Float32, bits: int, n: int) -> Any:
-    """n changes (n, rows, cols) of weights by one update of probabilities |d| |x|, drawn apart for each cell."""
-    generator = np.random.default_rng()
-    shape = (n, len(d), len(x))
-    size = n * len(d) * len(x)
-    lanes = random_lanes(generator, device.lanes, size)
-    cells = device.cells(lanes)
-    w = np.broadcast_to(start, shape).reshape(-1).astype(np.float32)
-    w = np.minimum(np.maximum(w, cells.lower), cells.upper)
-    before = w.copy()
-    counts = generator.binomial(bits, np.broadcast_to(np.abs(np.outer(d, x)), shape)).reshape(-1)
-    lowers = np.broadcast_to(np.outer(d, x) > 0, shape).reshape(-1)
+COPIES = 100
 
-    def normals() -> Float32:
-        return generator.standard_normal(size, np.float32)
 
-    for pulse in range(bits):
-        hit = np.flatnonzero(counts > pulse)
-        z = generator.standard_normal(len(hit), np.float32)
-        w[hit] = device.fire(w[hit], lowers[hit], z, Cells(*(of[hit] for of in cells)))
-    if device.lifetime > 0 or device.diffusion > 0:
-        w = device.relaxed(w, normals(), device.relaxation(lanes), cells)
-    if device.write_noise > 0:
-        w = device.written(w, normals())
-    return (w - before).reshape(shape)
+def changes(device: Pulsed, start: Float32, x: Float32, d: Float32, bits: int) -> Any:
+    """10,000 changes (n, rows, cols) of weights by one compiled update of probabilities |d| |x|, each on a tile of its
+    own; counted from the weights as the device took them, with write noise from the hidden ones."""
+    rows, cols = start.shape
+    seed = int(np.random.default_rng().integers(1 << 40))
+    update = UpdateSettings(bit_length=bits)
+    grid = make_grid(COPIES * rows, COPIES * cols, tile=start.shape, device=device, update=update, seed=seed)
+    grid.set_weights(np.tile(start, (COPIES, COPIES)))
+    before = grid.state().get("hidden", grid.weights())
+    xs, ds = np.tile(x, COPIES)[None], np.tile(d, COPIES)[None]
+    grid.update(xs, ds, bits * device.granularity, first_sample=0)  # so that both gains are 1
+    moved = (grid.weights() - before).reshape(COPIES, rows, COPIES, cols)
+    return moved.swapaxes(1, 2).reshape(-1, rows, cols)
 
 
 def moments(samples: Any) -> tuple[Any, Any, Any, Any]:

@@ -110,7 +110,9 @@ def test_presets_are_the_published_models() -> None:
     for device in DEVICE_PRESETS.values():
         assert isinstance(device, Device)
         assert isinstance(device, PulsedDevice) == device.pulsed
-        assert device.persistent == (("weights", "hidden") if getattr(device, "write_noise", 0) else ("weights",))
+        assert device.persistent == (
+            ("weights", "hidden", "settings") if getattr(device, "write_noise", 0) else ("weights",)
+        )
         assert device.step_depends_on_weight == (device.pulsed and not isinstance(device, ConstantStep))
 
 

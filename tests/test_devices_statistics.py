@@ -41,13 +41,13 @@ def test_pulse_responses_of_the_common_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", META["update"])
 def test_moments_of_an_update(name: str) -> None:
-    """Mean and variance of each cell's change.
+    """Mean and variance of each cell's change by the compiled update.
 
-    Our cells are drawn apart, aihwkit's share the pulses of their lines, so that z scores of a line go together; with
-    unit variance and 48 of them, an rms of 1.7 is beyond six standard deviations even if eight go together.
+    Cells of a line share its pulses, so that z scores of a line go together; with unit variance and 48 of them, an rms
+    of 1.7 is beyond six standard deviations even if eight go together.
     """
     entry = META["update"][name]
-    found = changes(device_of(entry), FILE[entry["start"]], FILE["x"], FILE["d"], int(FILE["bit_length"]), 10_000)
+    found = changes(device_of(entry), FILE[entry["start"]], FILE["x"], FILE["d"], int(FILE["bit_length"]))
     z_mean, z_var = scores(name, found)
     assert len(z_mean) >= 30
     assert rms(z_mean) < 1.7

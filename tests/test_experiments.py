@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rpucluster.errors import ConfigError, RunDirectoryError
-from rpucluster.experiments.catalogue import FIGURES, lacks, panels_of
+from rpucluster.experiments.catalogue import FIGURES, panels_of
 from rpucluster.experiments.confidence import Confidence
 from rpucluster.experiments.points import NEAR, Panel, Point
 from rpucluster.experiments.records import Record, Records
@@ -16,7 +16,7 @@ from rpucluster.experiments.settings import BASE_POINT, CONTROL_POINT
 from rpucluster.experiments.tables import error_rows
 from rpucluster.experiments.trials import Budget, Trial, settings_sha256, trials_of
 
-PANELS = [panel for panel in panels_of(tuple(FIGURES)) if lacks(panel) is None]
+PANELS = panels_of(tuple(FIGURES))
 POINTS = [(panel, point) for panel in PANELS for point in (panel.control, *panel.points)]
 
 

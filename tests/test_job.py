@@ -179,8 +179,7 @@ def test_a_layers_device_overrides_the_jobs_or_starts_from_its_own_preset() -> N
     ]
 
 
-def test_parameters_of_a_device_may_be_curves_and_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rpucluster.job.require_performed", lambda device: None)  # here only what files can say
+def test_parameters_of_a_device_may_be_curves_and_switches(tmp_path: Path) -> None:
     curve = {"preset": "piecewise-step", "piecewise_up": [1, 0.5, 0.1], "piecewise_down": [0.1, 0.5, 1.0]}
     curved = job(device={**curve, "log_normal": True}, model=layered(LAYERS[0], {"outputs": 10, "device": curve}))
     expected = PiecewiseStep(piecewise_up=(1.0, 0.5, 0.1), piecewise_down=(0.1, 0.5, 1.0))
@@ -618,10 +617,21 @@ def test_a_job_survives_pickling() -> None:
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ({"preset": "reram-sb"}, "updates do not perform the law of SoftBounds"),
-        ({"preset": "rpu-baseline", "stuck": 0.1}, "stuck = 0.1"),
-        ({"preset": "rpu-baseline", "write_noise": 2.0}, "write_noise = 2.0"),
+        ({"preset": "reram-sb"}, "the step of SoftBounds depends on its weight"),
+        ({"stuck": 0.1}, "stuck = 0.1 is performed pulse by pulse"),
+        ({"write_noise": 2.0}, "write_noise = 2.0 is performed pulse by pulse"),
     ],
 )
-def test_a_device_that_updates_do_not_perform_is_refused(device: dict[str, Any], said: str) -> None:
-    assert refusal(device=device).startswith(f"[device] of dense1: {said}")
+def test_one_draw_of_noise_for_a_batch_is_for_plain_devices(device: dict[str, Any], said: str) -> None:
+    assert refusal(device=device, update={"noise_per": "batch"}) == (
+        f'[device] of dense1: noise_per = "batch", but {said}'
+        f'{", which changes within a batch" if "depends" in said else ""}; write noise_per = "sample"'
+    )
+
+
+@pytest.mark.parametrize("kind", ["tiki_taka", "agad", "mixed_precision"])
+def test_half_selected_pulses_of_single_lines_are_refused(kind: str) -> None:
+    assert refusal(device={"half_select": 0.1}, algorithm={"kind": kind}) == (
+        f'[device] of dense1: half_select = 0.1 is not modelled where kind = "{kind}" writes single lines; leave it '
+        f'out, or write kind = "sgd"'
+    )

@@ -2,13 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cache
 
 from rpucluster.errors import ConfigError
 from rpucluster.experiments.confidence import Confidence, Reference
 from rpucluster.experiments.points import CONTROL, FAR, FIRST, NEAR, NEXT, SECOND, Panel, Point
 from rpucluster.experiments.settings import (
-    BASE_JOB,
     BASE_POINT,
     CONTROL_POINT,
     NO_CONVERTERS,
@@ -21,7 +19,6 @@ from rpucluster.experiments.settings import (
     weight_bound,
 )
 from rpucluster.experiments.stress_tests import STRESS_TESTS
-from rpucluster.job import load_job
 
 B, S, WEAK = Confidence.RECALLED, Confidence.RESTATED, Confidence.WEAK
 _BARE = ("device.preset=rpu-baseline", *NO_MANAGEMENT, *NO_CONVERTERS, *output_bound(12.0), *noise(0.06))
@@ -80,7 +77,6 @@ _FIG2 = (
         scale="linear",
         threshold=Reference(code=B, text="<= 0.1", value=0.1),
         note="BL 10 and step 0.001; a pulse on one line alone changes the device by k steps",
-        needs="half_select",
     ),
 )
 
@@ -191,14 +187,3 @@ def panels_of(figures: Sequence[str], only: Sequence[str] = ()) -> tuple[Panel, 
             known = ", ".join(panel.name for panel in there) or "none"
             raise ConfigError(f"--only {name}: no such panel of {', '.join(figures)}; panels are {known}")
     return tuple(panel for panel in there if not only or panel.name in only or panel.id in only)
-
-
-@cache
-def lacks(panel: Panel) -> str | None:
-    """The parameter that a panel needs and jobs of this version refuse, or None."""
-    if panel.needs is not None:
-        try:
-            load_job(BASE_JOB, (f"device.{panel.needs}=0.1",))
-        except ConfigError:
-            return panel.needs
-    return None

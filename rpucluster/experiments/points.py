@@ -59,8 +59,6 @@ class Panel:
     """Runs have this seed and the following."""
     note: str = ""
     """What the paper leaves open here and what is done."""
-    needs: str | None = None
-    """A parameter of the device without which the panel cannot be run."""
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rpucluster.cluster import CLUSTER_TABLES, load_cluster
 from rpucluster.config import split_overrides
 from rpucluster.experiments.bar import Bar
-from rpucluster.experiments.catalogue import lacks, panels_of
+from rpucluster.experiments.catalogue import panels_of
 from rpucluster.experiments.executors import Failed, Finished
 from rpucluster.experiments.figures import draw
 from rpucluster.experiments.page import render
@@ -62,7 +62,7 @@ def reproduce(request: Request, bar: Bar) -> Reproduction:
     Raises `InputError` for what the user wrote wrongly, before anything starts; a failed run is told in the result
     and tried again by the next call.
     """
-    panels = [panel for panel in panels_of(request.figures, request.only) if lacks(panel) is None]
+    panels = panels_of(request.figures, request.only)
     records = Records(request.out / "runs")
     work = Work(request, panels, records)
     made, failures, left = 0, [], 0
@@ -98,11 +98,6 @@ def _report(work: Work, figure: str) -> Figure:
     missing = sum(work.records.find(sha256) is None for sha256 in work.hashes(figure))
     if missing:
         notes.append(f"{missing} runs of this figure are still missing; the same command makes them")
-    notes += [
-        f"{panel.id} needs the device parameter {lacking}, which this version does not perform"
-        for panel in there
-        if (lacking := lacks(panel)) is not None
-    ]
     notes += [f"{r.panel.name}: {r.panel.note}" for r in results if r.panel.note]
     rows = {_heading(result.panel): error_rows(result) for result in results}
     drawings = draw(folder, figure, results, f"{budget.text}. References are marked by how sure they are.")

@@ -220,8 +220,8 @@ class CudaKernels:
         pulses = self._xp.zeros(1, "u8")
         self._launch("flush_rows", (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
             weights, _hidden(hidden, weights), lanes, np.int32(len(lanes) > 0), tiling.table, keys,
-            self._floats(rule.update), held, np.float32(rule.threshold), np.int32(rule.update.bit_length), np.int64(sample),
-            pulses,
+            self._floats(rule.update), held, np.float32(rule.threshold), np.int32(rule.update.bit_length),
+            np.int64(sample), pulses,
         ))  # fmt: skip
         return int(pulses[0])
 
