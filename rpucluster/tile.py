@@ -19,7 +19,7 @@ from rpucluster.kernels import from_fixed as from_fixed
 from rpucluster.periphery import Converters as Converters
 from rpucluster.periphery import Management as Management
 from rpucluster.periphery import read_rule
-from rpucluster.rng import Float32, Purpose, init_uniform, stream_keys
+from rpucluster.rng import Float32, Purpose, init_uniform, stream_key, stream_keys
 from rpucluster.settings import Tolerances as Tolerances
 from rpucluster.settings import UpdateSettings as UpdateSettings
 from rpucluster.settings import stored_lanes
@@ -209,6 +209,11 @@ class TileGrid:
 
     def initialise(self, scale: float) -> None:
         """Set weights uniform in [-scale, scale), the same for every replica and partition, then clipped."""
+        origin, key = (self.row_range[0], self.col_range[0]), stream_key(self._seed, Purpose.INIT, self._layer)
+        if isinstance(self._learner, Plane) and self._kernels.put_uniform(
+            self._weights, self._lanes, self._tiling, self._update_keys, self.device, origin, key, scale
+        ):
+            return
         for part in self._learner.parts():
             uniform = init_uniform(
                 self._seed,

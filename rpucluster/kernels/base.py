@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from rpucluster.devices import LAW_CONSTANTS, PulsedDevice
+from rpucluster.devices import LAW_CONSTANTS, Device, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
 
@@ -158,6 +158,24 @@ class Kernels(Protocol):
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Fill flat int16 ``out`` with the lanes of the shard's cells from number ``first`` on."""
         ...
+
+    def put_uniform(
+        self,
+        weights: Any,
+        lanes: Any,
+        tiling: Tiling,
+        keys: Any,
+        device: Device,
+        origin: tuple[int, int],
+        key: Any,
+        scale: float,
+    ) -> bool:
+        """Set weights to ``scale`` times `rng.init_uniform` of ``key``, clipped to what cells can hold; False, and
+        nothing done, where these kernels have no way of their own for the device.
+
+        ``origin`` is the first row and column of the shard in its layer.
+        """
+        ...  # fmt: skip
 
     def pulsed_update(
         self,

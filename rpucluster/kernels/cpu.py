@@ -5,9 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rpucluster.devices import ConstantStep, Device
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import cpu_cells, cpu_general, cpu_read, cpu_transfer, cpu_update
+from rpucluster.kernels import cpu_cells, cpu_general, cpu_initial, cpu_read, cpu_transfer, cpu_update
 from rpucluster.kernels.base import (
+    CONSTANTS,
+    ROWS,
+    UPDATE_FLOATS,
     Tiling,
     UpdateRule,
     UpdateTotals,
@@ -53,6 +57,26 @@ class NumbaKernels:
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
         cpu_cells.draw_lanes(out, tiling.table, keys, lanes, first)
+
+    def put_uniform(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, device: Device, origin: tuple[int, int], key: Any,
+        scale: float,
+    ) -> bool:  # fmt: skip
+        """Initial weights, of plain devices and exact weights."""
+        if device.pulsed and not (isinstance(device, ConstantStep) and device.plain):
+            return False
+        floats = np.zeros(UPDATE_FLOATS, np.float32)
+        if isinstance(device, ConstantStep):
+            constants = device.constants()
+            floats[CONSTANTS : CONSTANTS + len(constants)] = constants
+
+        def part(start: int, stop: int) -> None:
+            cpu_initial.put_uniform(
+                weights, lanes, tiling.table, keys, device.pulsed, floats, *key, *origin, np.float32(scale), start, stop
+            )
+
+        self._threads.in_parts(part, int(tiling.table[:, ROWS].sum()), 1)
+        return True
 
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,

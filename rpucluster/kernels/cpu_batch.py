@@ -30,10 +30,10 @@ class Pulses(NamedTuple):
 
 @compiled
 def new_pulses(most_cols: int, samples: int) -> Any:
-    """Room for a row and a chunk; nothing, for no columns."""
+    """Room for a row and a chunk."""
     room = most_cols + 8
     return Pulses(
-        np.zeros(room, np.int64), np.empty(PIECE + most_cols + 64 if most_cols > 0 else 0, np.int64),
+        np.zeros(room, np.int64), np.empty(PIECE + most_cols + 64, np.int64),
         np.empty(room, np.int64), np.arange(room), np.empty(samples, np.int64),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from rpucluster.devices import LANE_UNIT
 from rpucluster.kernels.base import CONSTANTS, DEVICE_KEY, OFFSET
 from rpucluster.kernels.cpu_random import (
     borrowing,
+    compiled,
     eight_blocks,
     eight_normals,
     inlined,
@@ -22,6 +23,7 @@ from rpucluster.kernels.cpu_wide import EVEN, ODD, SIGN_BIT, WORDS, Arrays, Lane
 
 _U0, _U16 = np.uint64(0), np.uint64(16)
 _ONE = np.float32(1)
+_0 = np.int64(0)
 _UNIT = np.float32(LANE_UNIT)
 _PER_UNIT = np.float32(1 / LANE_UNIT)
 
@@ -86,7 +88,7 @@ def make_lanes(lanes: Any, first: int, count: int, k0: Any, k1: Any) -> None:
         _lane_words(lanes, start + np.uint64(k), count - k, key0, key1)
 
 
-@borrowing
+@compiled
 def draw_lanes(out: Any, table: Any, keys: Any, lanes: int, first: int) -> None:
     """Fill ``out`` with the lanes of the shard's cells from number ``first`` on."""
     count = len(out) // lanes
@@ -97,7 +99,12 @@ def draw_lanes(out: Any, table: Any, keys: Any, lanes: int, first: int) -> None:
         end = table[t + 1, OFFSET] if t + 1 < len(table) else first + count
         n = min(end, first + count) - first - done
         key0, key1 = np.uint64(keys[t, DEVICE_KEY, 0]), np.uint64(keys[t, DEVICE_KEY, 1])
-        for block in range(lanes // 4):
+        if lanes == 4:
+            words = out[4 * done : 4 * (done + n)].view(np.int64)
+            for c in range(n):
+                words[c] = start + c
+            make_lanes(words, _0, n, key0, key1)
+        for block in range(lanes // 4 if lanes > 4 else 0):
             for c in range(n):
                 l0, l1, l2, l3 = lane_block(np.uint64(start + c), np.uint64(block), key0, key1)
                 at = (done + c) * lanes + 4 * block

@@ -65,6 +65,25 @@ def keep(typingctx: Any, out: Any, at: Any, values: Any, tests: Any, i: Any, bit
 
 
 @intrinsic
+def list_places(typingctx: Any, out: Any, at: Any, tests: Any, i: Any, bits: Any) -> Any:
+    """As `keep`, but writes their indices, and ``tests`` may be of any shape, in C order."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, at, _, i, bits = args
+        vector = _Vector(context, builder, signature, args)
+        lanes, tested = vector.lanes, builder.and_(vector.load(2, i), vector.splat(bits))
+        kept = builder.icmp_unsigned("!=", tested, vector.constant(0))
+        kind = ir.FunctionType(vector.type, [vector.type, kept.type, vector.type])
+        name = f"llvm.experimental.vector.compress.v{lanes}i{vector.item.width}"
+        compress = cgutils.get_or_insert_function(builder.module, kind, name)
+        places = builder.add(vector.splat(builder.trunc(i, vector.item)), vector.constant(*range(lanes)))
+        vector.store(builder.call(compress, [places, kept, vector.undefined]), 0, at)
+        return builder.zext(builder.ctpop(builder.bitcast(kept, ir.IntType(lanes))), ir.IntType(64))
+
+    return types.int64(out, types.uint64, tests, types.uint64, out.dtype), emit
+
+
+@intrinsic
 def copy_flipped(typingctx: Any, out: Any, at: Any, values: Any, i: Any, bits: Any) -> Any:
     """Write to ``out[at]`` on 64 bytes of ``values[i]`` on with ``bits`` flipped."""
 

@@ -50,7 +50,7 @@ class Threads:
             )
             return coincidences
 
-        coincidences = sum(self._in_parts(part, int(table[:, ROWS].sum()), 1))
+        coincidences = sum(self.in_parts(part, int(table[:, ROWS].sum()), 1))
         return int(slots.sum()), coincidences, cpu_update.in_turn(expected), True
 
     def read(
@@ -71,10 +71,10 @@ class Threads:
             )  # fmt: skip
             return found
 
-        found = self._in_parts(part, len(lines), READ_SAMPLES)
+        found = self.in_parts(part, len(lines), READ_SAMPLES)
         return sum(repeats for repeats, _ in found), max(end for _, end in found)
 
-    def _in_parts(self, part: Callable[[int, int], Any], size: int, whole: int) -> list[Any]:
+    def in_parts(self, part: Callable[[int, int], Any], size: int, whole: int) -> list[Any]:
         """What ``part`` returns for as many ranges as there are threads, in multiples of ``whole``."""
         units = -(-size // whole)
         cuts = [min(units * i // self._threads * whole, size) for i in range(self._threads + 1)]

@@ -95,9 +95,8 @@ class Lines(NamedTuple):
 def new_lines(most: int) -> Any:
     """Room for so many lines."""
     room = most + 32
-    return Lines(
-        np.empty(room, np.uint32), np.empty(room, np.float32), np.empty(room, np.uint32), np.empty(8, np.uint64)
-    )
+    parts = np.empty((3, room), np.uint32)  # one array, since each costs as much as twenty hits
+    return Lines(parts[0], parts[1].view(np.float32), parts[2], np.empty(8, np.uint64))
 
 
 @borrowing
@@ -128,6 +127,10 @@ def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int
     return active, found.sums.sum()
 
 
+FIRED = 1024
+"""Trains of rows that are looked through together for those that fire."""
+
+
 class Trains(NamedTuple):
     """The trains of a batch on one tile; 16 numbers of padding end each row of ``x_words`` and ``x_lines``."""
 
@@ -135,9 +138,10 @@ class Trains(NamedTuple):
     x_lines: Any  # uint32 (B, cols + 16): their columns, as hits of one coincidence; bit 31 is the sign of x
     x_count: Any  # int64 (B,): how many these are
     x_all: Any  # uint32 (B, cols): the trains of all columns, with one draw per batch or half-selected pulses
-    d_words: Any  # uint32 (rows, B): without slots where a row does not fire
+    d_words: Any  # uint32 (rows, B): without slots where a row does not fire; room for 16 more behind them
     singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
     starts: Any  # int64 (B, 32): first of these; the next slot's is the end
+    fired: Any  # uint32 (FIRED + 16,): scratch for places in d_words
 
 
 @compiled
@@ -169,7 +173,10 @@ def fire_columns(trains: Any, found: Any, active: int, b: int, bits: int, used: 
         for a in range(0, active, 16):
             used += keep(singles, np.uint64(used), lines, words, np.uint64(a), np.uint32(1 << slot))
     trains.starts[b, bits] = used
-    now = Trains(trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts)
+    now = Trains(
+        trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts,
+        trains.fired,
+    )  # fmt: skip
     return now, used
 
 
@@ -215,14 +222,16 @@ def tile_trains(
     """Trains of a batch on one tile; also slots used and expected coincidences, over the samples."""
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
     samples, halves = len(x), floats[HALF_SELECT] > _ZERO
+    of_columns, of_rows = np.empty((2, samples, cols + 16), np.uint32), np.zeros(rows * samples + 16, np.uint32)
     trains = Trains(
-        np.empty((samples, cols + 16), np.uint32),
-        np.empty((samples, cols + 16), np.uint32),
+        of_columns[0],
+        of_columns[1],
         np.zeros(samples, np.int64),
         np.zeros((samples if halves or ints[PER_BATCH] != 0 else 0, cols), np.uint32),
-        np.zeros((rows, samples), np.uint32),
+        of_rows[: rows * samples].reshape(rows, samples),
         np.empty(cols * (samples + 1) + 32, np.uint32),
         np.empty((samples, 32), np.int64),
+        np.empty(FIRED + 16, np.uint32),
     )
     found = new_lines(max(rows, cols))
     slots = used = 0

@@ -15,7 +15,8 @@ from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
 from rpucluster.kernels.cpu_general import update_whole_rows
 from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import borrowing, compiled
-from rpucluster.kernels.cpu_trains import INFINITY_BITS, SIGN, SLOTS, peak_bits, row_hits, tile_trains
+from rpucluster.kernels.cpu_simd import list_places
+from rpucluster.kernels.cpu_trains import FIRED, INFINITY_BITS, SIGN, SLOTS, peak_bits, row_hits, tile_trains
 
 _0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
 
@@ -89,7 +90,6 @@ def update_part(
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
     most_cols = table[:, COLS].max()
     chunk = new_chunk(most_cols, ints[GENERAL] != 0)
-    pulses = cpu_batch.new_pulses(most_cols if ints[PER_BATCH] != 0 else 0, len(x))
     coincidences = first = _0
     for t in range(len(table)):
         top, bottom = max(start - first, _0), min(stop - first, table[t, ROWS])
@@ -100,6 +100,7 @@ def update_part(
         if top == 0:
             slots[t], expected[t] = more_slots, more_expected
         if ints[PER_BATCH] != 0:
+            pulses = cpu_batch.new_pulses(most_cols, len(x))
             coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
         elif floats[HALF_SELECT] > 0:
             coincidences += update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
@@ -112,17 +113,22 @@ def update_part(
 @borrowing
 def update_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> int:
     """Fire some rows of a tile; returns the coincidences.  Hits may be left in the chunk."""
-    samples, raise_only = len(trains.x_count), shard.ints[RAISE_ONLY] != 0
-    coincidences = _0
-    for i in range(top, bottom):
-        for b in range(samples):
-            d_word = trains.d_words[i, b]
-            slots = d_word & SLOTS
-            if slots == 0:
-                continue
-            count, n = row_hits(trains, b, slots, ~d_word & SIGN, raise_only, chunk.tags, chunk.fill[HITS])
+    samples, raise_only, d_words = len(trains.x_count), shard.ints[RAISE_ONLY] != 0, trains.d_words
+    coincidences, last = _0, bottom * samples
+    for begin in range(top * samples, last, FIRED):
+        count, end = _0, min(begin + FIRED, last)
+        for place in range(begin, end, 16):
+            count += list_places(trains.fired, np.uint64(count), d_words, np.uint64(place), SLOTS)
+        for k in range(count):
+            found = np.int64(trains.fired[np.uint64(k)])
+            if found >= end:
+                break
+            i = found // samples
+            b = found - i * samples
+            d_word = d_words[i, b]
+            hits, n = row_hits(trains, b, d_word & SLOTS, ~d_word & SIGN, raise_only, chunk.tags, chunk.fill[HITS])
             coincidences += n
-            add_group(shard, chunk, count, n != count, t, i, first_sample + b)
+            add_group(shard, chunk, hits, n != hits, t, i, first_sample + b)
     return int(coincidences)
 
 

@@ -133,6 +133,13 @@ class CudaKernels:
             np.int64(count), out,
         ))  # fmt: skip
 
+    def put_uniform(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, device: Any, origin: tuple[int, int], key: Any,
+        scale: float,
+    ) -> bool:  # fmt: skip
+        """Left to array operations."""
+        return False
+
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
         lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,

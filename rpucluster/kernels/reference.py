@@ -50,6 +50,13 @@ class ReferenceKernels:
                 drawn = draw_lanes(tuple(key[DEVICE_KEY]), np.arange(start - offset, end - offset), lanes)
                 out[(start - first) * lanes : (end - first) * lanes] = drawn.T.reshape(-1)
 
+    def put_uniform(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, device: Any, origin: tuple[int, int], key: Any,
+        scale: float,
+    ) -> bool:  # fmt: skip
+        """Left to array operations."""
+        return False
+
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
         lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
