@@ -1,6 +1,6 @@
 """Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
 
-from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ from rpucluster.kernels.read_rule import ReadRule as ReadRule
 from rpucluster.kernels.read_rule import ReadTotals as ReadTotals
 from rpucluster.kernels.read_rule import Scaling as Scaling
 from rpucluster.kernels.read_rule import pack_read as pack_read
+from rpucluster.kernels.step import Performer
 from rpucluster.kernels.transfer import FlushRule as FlushRule
 from rpucluster.kernels.transfer import TransferRule as TransferRule
 from rpucluster.kernels.transfer import TransferState as TransferState
@@ -84,14 +85,16 @@ def digital_units(xp: ModuleType) -> "Digital":
     return cuda_digital(xp)
 
 
-def step_performer(xp: ModuleType) -> Callable[..., tuple[int, int]] | None:
-    """What performs tapes on arrays of a module, `rpucluster.kernels.cpu_step.perform`; None where nothing does."""
-    if xp is not np:
-        return None
-    from rpucluster.kernels import cpu_step
+def step_performer(xp: ModuleType) -> Performer:
+    """What performs tapes on arrays of a module: compiled code, or recorded launches."""
+    if xp is np:
+        from rpucluster.kernels import cpu_step
 
-    perform: Callable[..., tuple[int, int]] = cpu_step.perform
-    return perform
+        return Performer(prepare=partial(partial, cpu_step.perform), takes=lambda memory, row: True)
+    from rpucluster.kernels.cuda import cuda_step
+
+    recorder = cuda_step(xp)
+    return Performer(prepare=recorder.prepare, takes=recorder.takes)
 
 
 def problem_message(end: int) -> str:

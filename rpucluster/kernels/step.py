@@ -5,6 +5,7 @@ Values live in two flat arenas, float32 and int64.  A row works on `ROWS` vector
 on whole vectors, so there FIRST is 0 and the stride is the number of lines of the shard.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -51,7 +52,10 @@ EXPECTED, LOSS = range(2)
 
 
 class Memory(NamedTuple):
-    """The arrays of an accelerator that a step reads and changes; all of one device."""
+    """The arrays of an accelerator that a step reads and changes.
+
+    Those of cells, tiles and biases lie on one device; the table of shards, packed rules, counts and sums on the host.
+    """
 
     shards: Any
     """int64 (shards, SHARD_COLUMNS)."""
@@ -96,6 +100,17 @@ class Feed(NamedTuple):
     """Index of the first sample of the first step since the start of training (or of evaluation)."""
     learning_rate: Any
     """float32."""
+
+
+class Performer(NamedTuple):
+    """What performs rows of tapes in one go."""
+
+    prepare: Callable[[Any, int, int, Memory, Any, Any, Any], Callable[[Feed, int, int], tuple[int, int]]]
+    """`(tape, start, stop, memory, floats, fixed, done)` to what performs rows start to stop for steps of a feed,
+    `(feed, first, last)`, and returns how it ended, and at which row.  `done` int64 counts, by operation of the program,
+    the vectors that went through tiles."""
+    takes: Callable[[Memory, Any], bool]
+    """Whether it performs a row at all."""
 
 
 def constant(array: Any) -> Any:
