@@ -1,9 +1,10 @@
 """Steps recorded as launches of CUDA kernels, run here on the CPU: replayed, they are what each operation does alone.
 
-The CUDA kernels' reads add products in another order than the CPU's.  Without an ADC a read differs by a rounding, which
-changes no pulse but for a random number within 1e-7 of a probability: then whole trainings agree bit for bit.
+The CUDA kernels' reads add products in another order than the CPU's.  Without an ADC a read differs by a rounding,
+which changes no pulse but for a random number within 1e-7 of a probability: so whole trainings agree bit for bit.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from rpucluster import kernels, tile
+from rpucluster.accelerator import Steps
 from rpucluster.arrays import array_module
-from rpucluster.cluster import Cluster
 from rpucluster.data import load_data
 from rpucluster.errors import NumericalError
 from rpucluster.holdings import Holdings
@@ -27,8 +28,8 @@ from rpucluster.pool import LocalPool
 from tests.specs import make_cluster, make_job
 from tests.test_accelerator import PLANS, STEPS, accelerators, failing, same, trained
 
-NO_ADC = {"forward": {"output_bits": 0}, "backward": {"output_bits": 0}}
-"""Of an accelerator: outputs as they are."""
+NO_ADC = {"output_bits": 0}
+"""Outputs as they are."""
 EVERYTHING: dict[str, Any] = {
     "input_bits": 5, "input_rounding": "stochastic", "output_bits": 9, "output_rounding": "stochastic",
     "output_bound": 0.5, "read_noise": 0.05, "input_noise": 0.02, "weight_read_noise": 0.01, "wire_resistance": 0.5,
@@ -61,13 +62,16 @@ def alone(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tile.kernel_sets, "for_module", lambda xp, name="auto": CudaKernels(np, functions))
 
 
+@pytest.fixture(autouse=True)
+def larger_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread of each block is run one after the other, so there should not be many blocks."""
+    with_converters(monkeypatch)
+
+
 def with_converters(monkeypatch: pytest.MonkeyPatch, **converters: Any) -> None:
-    """Let the accelerators of `trained` have other converters."""
-
-    def cluster(number: int) -> Cluster:
-        return make_cluster(number, **({"forward": converters, "backward": converters} if converters else NO_ADC))
-
-    monkeypatch.setattr("tests.test_accelerator.make_cluster", cluster)
+    """Let the accelerators of `trained` have tiles of 16 x 16 with these converters in both directions."""
+    accelerator = {"tile": 16} | ({"forward": converters, "backward": converters} if converters else {})
+    monkeypatch.setattr("tests.test_accelerator.make_cluster", lambda number: make_cluster(number, **accelerator))
 
 
 def recorded_and_alone(job: Job, functions: Functions, monkeypatch: pytest.MonkeyPatch) -> Recorder:
@@ -88,7 +92,7 @@ def test_a_recorded_step_is_that_of_the_cpu(
     device: str, bias: str, noise_per: str, cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(device={"preset": device}, model={"bias": bias}, update={"noise_per": noise_per})
-    with_converters(monkeypatch)
+    with_converters(monkeypatch, **NO_ADC)
     on_cpu = trained(job)
     with monkeypatch.context() as patch:
         recorder = Recorder(cuda_functions, patch)
@@ -104,9 +108,15 @@ def test_a_recorded_step_is_that_of_the_cpu(
     same(on_cpu, recorded, loss=1e-5)
 
 
-@pytest.mark.parametrize("tolerances", ["stored", "recomputed"])
-@pytest.mark.parametrize("noise_management", ["none", "abs_max", "average_abs_max", "constant"])
-@pytest.mark.parametrize("bound_management", ["none", "iterative", "worst_case"])
+@pytest.mark.parametrize(
+    ("noise_management", "bound_management", "tolerances"),
+    [
+        ("none", "iterative", "stored"),
+        ("abs_max", "none", "recomputed"),
+        ("average_abs_max", "iterative", "recomputed"),
+        ("constant", "worst_case", "stored"),
+    ],
+)
 def test_recorded_reads_have_all_converters(
     noise_management: str,
     bound_management: str,
@@ -122,10 +132,14 @@ def test_recorded_reads_have_all_converters(
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 def test_recorded_activations(activation: str, cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded_and_alone(make_job(model={"activation": activation}), cuda_functions, monkeypatch)
+    job = make_job(model={"activation": activation})
+    with_converters(monkeypatch, **NO_ADC)
+    on_cpu = trained(job)
+    Recorder(cuda_functions, monkeypatch)
+    same(on_cpu, trained(job), loss=1e-5)
 
 
-@pytest.mark.parametrize("parallel", PLANS, ids=lambda plan: "-".join(map(str, plan.values())))
+@pytest.mark.parametrize("parallel", [PLANS[1], PLANS[-1]], ids=lambda plan: "-".join(map(str, plan.values())))
 def test_recordings_serve_every_plan(
     parallel: dict[str, Any], cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,14 +181,14 @@ def test_rows_that_cannot_be_recorded_stand_between_recordings(
     assert recorder.captured == 1
     monkeypatch.setattr(CudaStep, "takes", lambda self, memory, row: row[step.CODE] != step.UPDATE)
     same(whole, trained(make_job()))
-    assert recorder.captured > 2
+    assert recorder.captured == 2  # what comes before all updates
 
 
 def test_chunks_of_a_minibatch_above_32_are_one_update(
     cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(train={"minibatch": 40, "microbatch": 40})
-    with_converters(monkeypatch)
+    with_converters(monkeypatch, **NO_ADC)
     on_cpu = trained(job)
     Recorder(cuda_functions, monkeypatch)
     same(on_cpu, trained(job), loss=1e-5)
@@ -193,9 +207,7 @@ def test_a_signal_that_is_not_finite_is_told_by_its_layer(
         failing(make_job(device={"preset": device}), spoilt=spoilt)
 
 
-def test_a_sum_out_of_range_is_told_by_its_layer(
-    cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sum_out_of_range_is_told_by_its_layer(cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(device={"preset": "floating-point"}, model={"activation": "relu"})
     with pytest.raises(NumericalError) as on_cpu:
         failing(job, learning_rate=1e9)
@@ -218,20 +230,12 @@ def weights_after(job: Job, steps: int, spoilt: int) -> list[bytes]:
         pool.set_data("digits", x, data.train_y)
         one = accelerators(pool)[0]
         indices = np.arange(8 * steps).reshape(steps, 8)
-        feed = one.feed("digits", step_of(indices))
-        try:
+        feed = one.feed("digits", Steps(first_sample=0, learning_rate=0.05, indices=indices))
+        with contextlib.suppress(NumericalError):
             one.perform("train", 0, feed, 0, steps)
-        except NumericalError:
-            pass
         return [one.weights(layer, (0, 1 << 20))[2].tobytes() for layer in range(3)]  # type: ignore[index]
     finally:
         pool.close()
-
-
-def step_of(indices: Any) -> Any:
-    from rpucluster.accelerator import Steps
-
-    return Steps(first_sample=0, learning_rate=0.05, indices=indices)
 
 
 def test_nothing_changes_after_a_problem(cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,5 +267,5 @@ def test_a_graph_replayed_is_its_launches(gpu: Any, noise_per: str, monkeypatch:
 
 
 def test_a_gpu_trains_as_the_cpu_does(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_converters(monkeypatch)
+    with_converters(monkeypatch, **NO_ADC)
     same(trained(make_job(run={"arrays": "numpy"})), trained(make_job(run={"arrays": "cupy"})), loss=1e-5)

@@ -53,6 +53,7 @@ _INDICES = (
     "THRESHOLD", "MOMENTUM", "MEMORY", "READ_NOISE", "OUTPUT_STEP", "OUTPUT_LIMIT", "PULSE_UNIT",
 )  # fmt: skip
 
+
 def source() -> str:
     """The CUDA program: constants of `rpucluster.rng`, then the sources."""
     constants = {

@@ -13,8 +13,8 @@ from rpucluster.errors import NumericalError
 from rpucluster.kernels.base import input_message, overflow_message
 
 CLOCK_SAMPLE, CLOCK_PLACE, CLOCK_X, CLOCK_Y, CLOCK_INDICES, CLOCK_BATCH, CLOCK_FEATURES = range(7)
-"""Places in the clock: index of the step's first sample, its place among all indices; addresses of the data set's inputs,
-labels and of the indices; samples of a step, features of a sample."""
+"""Places in the clock: index of the step's first sample, its place among all indices; addresses of the data set's
+inputs, of its labels and of the indices; samples of a step, features of a sample."""
 _CLOCK: Final = 8
 REPEATS, SLOTS, COINCIDENCES, HITS = range(4)
 """Places in the counts."""

@@ -77,7 +77,8 @@ def read(
     together = next((size for size in _TOGETHER if samples <= size), _TOGETHER[-1])
     groups = -(-padded_out // PRODUCT_LINES)
     blocks = tiling.tiles * slices * groups * -(-samples // together)
-    vectors = (lines, np.int64(0), np.int64(width)) if exact else (v, np.int64(samples * padded_in), np.int64(padded_in))
+    apart = (0, width) if exact else (samples * padded_in, padded_in)  # from one tile, and vector, to the next
+    vectors = lines if exact else v, np.int64(apart[0]), np.int64(apart[1])
     found.append(
         Launch(f"read_product_{together}", (blocks,), (_PRODUCT_THREADS,), (
             weights, tiling.table, *vectors, np.int32(exact), count, np.int32(slices), np.int32(groups),

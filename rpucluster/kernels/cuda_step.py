@@ -84,6 +84,7 @@ class Recording:
             cuda_launch.perform(functions, [*launches, last])
 
         self._run: Run = run
+        self._launched = False
         self._graph: Run | None = None
         self._counts, self._vectors = np.zeros(step.COUNTS, np.int64), np.zeros_like(done)
         for row in rows:
@@ -94,13 +95,8 @@ class Recording:
         if first == last:
             return 0, 0
         self._set_clock(feed, first)
-        for number in range(first, last):
-            if number == first and self._graph is None:
-                self._run()  # kernels that nobody has launched yet could not be captured
-            else:
-                if self._graph is None:
-                    self._graph = self._capture(self._run)
-                self._graph()
+        for _ in range(first, last):
+            self._step()
         found = cuda_launch.parts_of(to_host(self._shared.whole))
         status = int(found.status[0])
         if status:
@@ -113,6 +109,15 @@ class Recording:
         sums[step.EXPECTED] += found.sums[cuda_launch.EXPECTED]
         sums[step.LOSS] += found.sums[cuda_launch.LOSS]
         return 0, 0
+
+    def _step(self) -> None:
+        if not self._launched:  # kernels that were never launched are not loaded yet, and could not be captured
+            self._launched = True
+            self._run()
+            return
+        if self._graph is None:
+            self._graph = self._capture(self._run)
+        self._graph()
 
     def _set_clock(self, feed: step.Feed, first: int) -> None:
         host = cuda_launch.parts_of(np.zeros(self._shared.whole.size, np.int64))
@@ -175,8 +180,8 @@ class _Recorder:
         self.scratch = _Scratch(xp)
         self._memory, self._floats, self._fixed, self._shared, self._exact = memory, floats, fixed, shared, exact
         self._reads = [
-            [cuda_read.numbers_of(xp, (memory.read_ints[slot, back], memory.read_floats[slot, back])) for back in (0, 1)]
-            for slot in range(len(memory.shards))
+            [cuda_read.numbers_of(xp, packed) for packed in zip(ints, floats, strict=True)]
+            for ints, floats in zip(memory.read_ints, memory.read_floats, strict=True)
         ]
         self._updates = [xp.asarray(floats) for floats in memory.update_floats]
         self._tilings = [_tiling(memory, slot) for slot in range(len(memory.shards))]

@@ -107,8 +107,8 @@ class Performer(NamedTuple):
 
     prepare: Callable[[Any, int, int, Memory, Any, Any, Any], Callable[[Feed, int, int], tuple[int, int]]]
     """`(tape, start, stop, memory, floats, fixed, done)` to what performs rows start to stop for steps of a feed,
-    `(feed, first, last)`, and returns how it ended, and at which row.  `done` int64 counts, by operation of the program,
-    the vectors that went through tiles."""
+    `(feed, first, last)`, and returns how it ended, and at which row.  `done` int64 counts, by operation of the
+    program, the vectors that went through tiles."""
     takes: Callable[[Memory, Any], bool]
     """Whether it performs a row at all."""
 
