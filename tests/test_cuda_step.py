@@ -32,7 +32,7 @@ NO_ADC = {"output_bits": 0}
 """Outputs as they are."""
 EVERYTHING: dict[str, Any] = {
     "input_bits": 5, "input_rounding": "stochastic", "output_bits": 9, "output_rounding": "stochastic",
-    "output_bound": 0.5, "read_noise": 0.05, "input_noise": 0.02, "weight_read_noise": 0.01, "wire_resistance": 0.5,
+    "output_bound": 1.0, "read_noise": 0.05, "input_noise": 0.02, "weight_read_noise": 0.01, "wire_resistance": 0.5,
 }  # fmt: skip
 """All that a read can have, and so low a bound that many outputs saturate."""
 
