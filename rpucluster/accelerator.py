@@ -113,7 +113,7 @@ class Accelerator:
         self._xp = array_module(job.run.arrays)
         self._plan = plan
         self._holdings = Holdings(number, job, spec, plan, self._xp)
-        self._performer = kernels.step_performer(self._xp)
+        self._prepare = kernels.step_performer(self._xp)
         self._scripts: dict[str, _Script] = {}
         self._data: dict[str, tuple[Array, Array]] = {}
         self._programmed_pulses = 0
@@ -252,7 +252,7 @@ class Accelerator:
                     self._rewrite_piece(script, op) if isinstance(op, Rewrite) else _absorb_piece(script, op, call)
                 )
             for row in range(*script.tape.of_operation[index]):
-                if self._compiles(script.tape.rows[row]):
+                if self._holdings.compiles(script.tape.rows[row]):
                     start, stop = (row if start == stop else start), row + 1
                 else:
                     compile_rows()
@@ -260,16 +260,12 @@ class Accelerator:
         compile_rows()
         return tuple(pieces)
 
-    def _compiles(self, row: Any) -> bool:
-        memory = self._holdings.memory
-        return memory is not None and self._holdings.compiles(row) and self._performer.takes(memory, row)
-
     def _compiled_piece(self, script: _Script, start: int, stop: int) -> Piece:
         memory, rows = self._holdings.memory, script.tape.rows
         if memory is None:
             raise ValueError("rows of a tape without shards")
         values = script.interpreter.floats, script.interpreter.fixed
-        perform = self._performer.prepare(rows, start, stop, memory, *values, script.done)
+        perform = self._prepare(rows, start, stop, memory, *values, script.done)
         together = max(1, _CELL_VECTORS // (self._holdings.cells * script.tape.minibatch))
 
         def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:

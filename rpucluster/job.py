@@ -13,10 +13,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, PlainValidator, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from rpucluster.algorithms import Algorithm, DeviceChoice, OneSided, Sgd, Transfer, VectorCell, algorithm_from
+from rpucluster.algorithms import (
+    Algorithm,
+    DeviceChoice,
+    MixedPrecision,
+    OneSided,
+    Sgd,
+    Transfer,
+    VectorCell,
+    algorithm_from,
+    require_whole_pulses,
+)
 from rpucluster.config import AsTable, Seconds, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device, device_from
-from rpucluster.kernels import require_performed
+from rpucluster.kernels import require_batch_noise
 from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
 from rpucluster.periphery import Management
 from rpucluster.settings import Tolerances, UpdateSettings, bytes_per_cell
@@ -501,11 +511,6 @@ class Job(Spec):
                 device = self.device_of(i)
             except ValueError as error:
                 raise ValueError(f"[model.layer.device] of {layer.name}: {error}") from None
-            try:
-                require_performed(device)
-                require_performed(self.fast_device_of(i))
-            except ValueError as error:
-                raise ValueError(f"[device] of {layer.name}: {error}") from None
             algorithm = self.algorithm_of(i)
             if self.device.cell is not None and algorithm.kind != "sgd":
                 raise ValueError(
@@ -517,11 +522,13 @@ class Job(Spec):
                     f'[update] noise_per = "batch" but [algorithm] kind = "{algorithm.kind}" works sample by sample; '
                     f'write "sample"'
                 )
-            if self.update.noise_per == "batch" and device.step_depends_on_weight:
-                raise ValueError(
-                    f'[update] noise_per = "batch" but the step of the device of {layer.name} depends on its '
-                    f'weight, which changes within a batch; write "sample"'
-                )
+            try:
+                if self.update.noise_per == "batch":
+                    require_batch_noise(device)
+                if isinstance(algorithm, Transfer | MixedPrecision):
+                    require_whole_pulses(algorithm.kind, device)
+            except ValueError as error:
+                raise ValueError(f"[device] of {layer.name}: {error}") from None
         return self
 
 

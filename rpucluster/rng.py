@@ -49,14 +49,20 @@ class Purpose(IntEnum):
     SHUFFLE = 9
     """Order of the samples; the sample word of the counter is the epoch."""
     REPLAY_NOISE = 10
-    """Step noise of single pulses, where a cell near its bound is replayed pulse by pulse."""
+    """Noise of a cell in a sample, number 32 * cell + m: step noise of pulse m where pulses are fired one by one, with
+    m = 31 of those on one line alone.  Where they always are one by one, pulse 0 has UPDATE_NOISE, and m = 0 is write
+    noise."""
     TRANSFER = 11
     """Noise of the reads that transfer columns between planes; all replicas share it, as other reads."""
     PROGRAM = 12
+    """Write noise of cells that are set or programmed; number = cell, and the sample counts settings of the plane."""
     TRANSFER_PULSES = 20
     """Pulse trains of the rows when a column is transferred without a buffer."""
     CHOPPER = 21
     """Changes of the signs of columns; the same for all tiles of a column of tiles."""
+    RELAXATION = 22
+    """What the time of an update operation, named by its first sample, does to cells; number = cell, diffusion in round
+    0 and the write noise that follows in round 1."""
     BOOTSTRAP = 64
     """Resampling of finished results; no part of any experiment."""
 

@@ -14,7 +14,7 @@ from rpucluster.algorithms import Storage as Storage
 from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Device, PulsedDevice
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule, require_performed
+from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule, require_batch_noise
 from rpucluster.kernels import from_fixed as from_fixed
 from rpucluster.periphery import Converters as Converters
 from rpucluster.periphery import Management as Management
@@ -30,12 +30,20 @@ _UPDATE_STREAMS = (
     Purpose.UPDATE_NOISE,
     Purpose.REPLAY_NOISE,
     Purpose.DEVICE,
+    Purpose.RELAXATION,
+    Purpose.PROGRAM,
 )
 """In the order of the kernels' keys."""
 _READ_STREAMS = (Purpose.READ_FORWARD, Purpose.READ_BACKWARD, Purpose.EVALUATE)
 _AVERAGES = ("forward_averages", "backward_averages")
 """What `TileGrid.state` calls the running averages of noise management."""
-_PER_REPLICA = (Purpose.DEVICE, Purpose.UPDATE_NOISE, Purpose.REPLAY_NOISE)
+_PER_REPLICA = (
+    Purpose.DEVICE,
+    Purpose.UPDATE_NOISE,
+    Purpose.REPLAY_NOISE,
+    Purpose.RELAXATION,
+    Purpose.PROGRAM,
+)
 """Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
 
@@ -109,9 +117,9 @@ class TileGrid:
     the running averages of noise management, forward and backward.  ``algorithm`` is how pulses train the weights,
     plain gradient descent where it is left out, and ``fast_device`` that of the plane of gradients.
 
-    Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device whose step
-    depends on its weight; methods raise `NumericalError`, which names the layer, for a signal that is not finite
-    or a sum that leaves the fixed-point range, and TypeError where host and GPU arrays meet.
+    Raises ValueError for shapes that do not fit together and for noise_per "batch" with a device on which the pulses of
+    a batch are more than one draw; methods raise `NumericalError`, which names the layer, for a signal that is not
+    finite or a sum that leaves the fixed-point range, and TypeError where host and GPU arrays meet.
     """
 
     def __init__(
@@ -140,12 +148,8 @@ class TileGrid:
         algorithm: Algorithm | None = None,
         fast_device: Device | None = None,
     ) -> None:
-        require_performed(device)
-        if update.noise_per == "batch" and device.step_depends_on_weight:
-            raise ValueError(
-                f'noise_per = "batch" needs a step that does not depend on the weight, as that of '
-                f'{type(device).__name__} does; write noise_per = "sample"'
-            )
+        if update.noise_per == "batch":
+            require_batch_noise(device)
         self.row_range, row_cuts = _cut(rows, tile_rows, row_tiles, "row")
         self.col_range, col_cuts = _cut(cols, tile_cols, col_tiles, "col")
         self.shape = (self.row_range[1] - self.row_range[0], self.col_range[1] - self.col_range[0])
@@ -214,6 +218,7 @@ class TileGrid:
                 col_stop=self.col_range[0] + part.cols.stop,
             )
             self._learner.put_part(part, np.float32(scale) * uniform)
+        self._learner.settle()
 
     def program(self, target: Any) -> int:
         """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
@@ -257,12 +262,12 @@ class TileGrid:
                 return PulseCount(*self._learner.update(x, d, lr, first_sample))
             if self._update_rule is None:
                 return PulseCount(*self._kernels.exact_update(self._weights, self._tiling, x, d, lr))
-            return PulseCount(
-                *self._kernels.pulsed_update(
-                    self._weights, self._lanes, self._tiling, self._update_keys, x, d,
-                    lr, first_sample, self._update_rule,
-                )
+            counts = self._kernels.pulsed_update(
+                self._weights, self._lanes, self._tiling, self._update_keys, x, d,
+                lr, first_sample, self._update_rule, self._learner.hidden,
             )  # fmt: skip
+            self._learner.relax(first_sample, self._update_rule)
+            return PulseCount(*counts)
         except NumericalError as error:
             raise self._named(error) from None
 
@@ -284,7 +289,9 @@ class TileGrid:
 
     def large_update(self, samples: int) -> bool:
         """Whether an update by so many samples is work for `update`."""
-        return not isinstance(self._learner, Plane) or self._kernels.large_update(self._tiling, samples)
+        if not isinstance(self._learner, Plane) or len(self._learner.hidden):
+            return True
+        return self._kernels.large_update(self._tiling, samples)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Every array that a restart needs, on the host, in the layer's order: the same for every partition.

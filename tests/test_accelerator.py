@@ -117,10 +117,10 @@ def test_long_runs_are_performed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     """So that an interrupt does not wait for all of them."""
     whole = trained(make_job())
     lengths: list[int] = []
-    performer = kernels.step_performer(np)
+    prepare = kernels.step_performer(np)
 
     def counting(*arguments: Any) -> Callable[..., tuple[int, int]]:
-        perform = performer.prepare(*arguments)
+        perform = prepare(*arguments)
 
         def counted(feed: step.Feed, first: int, last: int) -> tuple[int, int]:
             lengths.append(last - first)
@@ -128,7 +128,7 @@ def test_long_runs_are_performed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
 
         return counted
 
-    monkeypatch.setattr(kernels, "step_performer", lambda xp: performer._replace(prepare=counting))
+    monkeypatch.setattr(kernels, "step_performer", lambda xp: counting)
     assert trained(make_job())[0] == whole[0]
     assert lengths == [STEPS, 1]
     lengths.clear()

@@ -43,8 +43,7 @@ class Recorder:
     def __init__(self, functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
         self.captured = self.replayed = 0
         recorder = CudaStep(np, functions, self._capture)
-        performer = step.Performer(prepare=recorder.prepare, takes=recorder.takes)
-        monkeypatch.setattr(kernels, "step_performer", lambda xp: performer)
+        monkeypatch.setattr(kernels, "step_performer", lambda xp: recorder.prepare)
 
     def _capture(self, run: Run) -> Run:
         self.captured += 1
@@ -130,6 +129,19 @@ def test_recorded_reads_have_all_converters(
     recorded_and_alone(job, cuda_functions, monkeypatch)
 
 
+@pytest.mark.parametrize("device", ["reram-sb", "reram-es"])
+@pytest.mark.parametrize("lifetime", [0.0, 50.0])
+def test_recorded_updates_perform_every_device(
+    device: str, lifetime: float, cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that depend on the weight, and what time does to cells."""
+    job = make_job(device={"preset": device, "lifetime": lifetime, "diffusion": lifetime / 1e5})
+    with_converters(monkeypatch, **NO_ADC)
+    on_cpu = trained(job)
+    Recorder(cuda_functions, monkeypatch)
+    same(on_cpu, trained(job), loss=1e-5)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 def test_recorded_activations(activation: str, cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(model={"activation": activation})
@@ -179,7 +191,7 @@ def test_rows_that_cannot_be_recorded_stand_between_recordings(
     recorder = Recorder(cuda_functions, monkeypatch)
     whole = trained(make_job())
     assert recorder.captured == 1
-    monkeypatch.setattr(CudaStep, "takes", lambda self, memory, row: row[step.CODE] != step.UPDATE)
+    monkeypatch.setattr(Holdings, "compiles", lambda self, row: row[step.CODE] != step.UPDATE)
     same(whole, trained(make_job()))
     assert recorder.captured == 2  # what comes before all updates
 

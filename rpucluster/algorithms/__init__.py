@@ -16,6 +16,7 @@ from rpucluster.algorithms.base import Moved as Moved
 from rpucluster.algorithms.base import Shard as Shard
 from rpucluster.algorithms.base import Trainer as Trainer
 from rpucluster.algorithms.base import Work as Work
+from rpucluster.algorithms.base import require_whole_pulses as require_whole_pulses
 from rpucluster.algorithms.chopped import ChoppedTikiTakaV2 as ChoppedTikiTakaV2
 from rpucluster.algorithms.mixed_precision import MixedPrecision as MixedPrecision
 from rpucluster.algorithms.one_sided import OneSided as OneSided

@@ -113,7 +113,11 @@ class Trainer(Protocol):
         ...
 
     def put_part(self, part: Part, values: Float32) -> None:
-        """The same for a part."""
+        """The same for a part; `settle` comes after the last."""
+        ...
+
+    def settle(self) -> None:
+        """Give cells that were written the noise of being set."""
         ...
 
     def program(self, target: Float32) -> int:
@@ -179,6 +183,19 @@ class Compound(ABC):
         """Make a (rows, cols) array the weights, as far as devices can hold it."""
         for part in self.parts():
             self.put_part(part, values[part.rows, part.cols])
+        self.settle()
+
+    def settle(self) -> None:
+        """Give cells that were written the noise of being set."""
+        if any(len(plane.hidden) for plane in self.planes):
+            for plane in self.planes:
+                plane.settle()
+            self.combine()
+
+    def relax(self, first_sample: int) -> None:
+        """What the time of an update operation, named by its first sample, does to all devices."""
+        for plane in self.planes:
+            plane.relax(first_sample, self.shard.rule(plane.device))
 
     @abstractmethod
     def put_part(self, part: Part, values: Float32) -> None:
@@ -187,7 +204,7 @@ class Compound(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes of planes, and of the other arrays."""
-        arrays = [array for plane in self.planes for array in (plane.weights, plane.lanes)]
+        arrays = [array for plane in self.planes for array in (plane.weights, plane.hidden, plane.lanes)]
         arrays += [self.weights, *self.cell_arrays().values(), *self.line_arrays().values()]
         return sum({id(array): int(array.nbytes) for array in arrays}.values())
 
@@ -203,12 +220,13 @@ class Compound(ABC):
         """Planes, further arrays and counters; arrays of lines are those of the shard."""
         cells = self._cells()
         lines = {name: np.array(to_host(array)) for name, array in self.line_arrays().items()}
-        counters = {"counters": self.counters.copy()}
-        return {name: self._ordered(array) for name, array in cells.items()} | lines | counters
+        counts = {name: array.copy() for name, array in self._counts().items()}
+        return {name: self._ordered(array) for name, array in cells.items()} | lines | counts
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
-        cells, lines = self._cells(), self.line_arrays() | {"counters": self.counters}
+        cells, counts = self._cells(), self._counts()
+        lines = self.line_arrays() | counts
         if set(state) != set(cells) | set(lines):
             raise ValueError(f"state has {sorted(state)}, this algorithm keeps {sorted({**cells, **lines})}")
         shape = (self.shard.tiling.rows, self.shard.tiling.cols)
@@ -219,7 +237,7 @@ class Compound(ABC):
         for name, array in cells.items():
             array[:] = self.shard.xp.asarray(in_tiles(state[name], self.shard.table))
         for name, array in lines.items():
-            array[:] = state[name] if name == "counters" else self.shard.xp.asarray(state[name])
+            array[:] = state[name] if name in counts else self.shard.xp.asarray(state[name])
         self.combine()
 
     @abstractmethod
@@ -227,11 +245,32 @@ class Compound(ABC):
         """Make the weights that reads see out of the planes."""
 
     def _cells(self) -> dict[str, Any]:
-        return {f"plane{i}": plane.weights for i, plane in enumerate(self.planes)} | self.cell_arrays()
+        planes = {f"plane{i}": plane.weights for i, plane in enumerate(self.planes)}
+        hidden = {f"hidden{i}": plane.hidden for i, plane in enumerate(self.planes) if len(plane.hidden)}
+        return planes | hidden | self.cell_arrays()
+
+    def _counts(self) -> dict[str, NDArray[np.int64]]:
+        """Arrays of counts, which are on the host."""
+        settings = {f"settings{i}": plane.settings for i, plane in enumerate(self.planes) if len(plane.hidden)}
+        return {"counters": self.counters} | settings
 
     def _ordered(self, array: Any) -> NDArray[Any]:
         ordered: NDArray[Any] = in_order(array, self.shard.table, self.shard.tiling)
         return ordered
+
+
+def require_whole_pulses(kind: str, device: Device) -> None:
+    """Raise ValueError, one line, for a device on which the pulses of single lines would disturb other cells.
+
+    What a pulse on one line alone does is modelled where rows and columns fire trains, and not where one line after the
+    other is written.
+    """
+    half_select = getattr(device, "half_select", 0.0)
+    if half_select > 0:
+        raise ValueError(
+            f'half_select = {half_select} is not modelled where kind = "{kind}" writes single lines; leave it out, or '
+            f'write kind = "sgd"'
+        )
 
 
 def require_share(name: str, value: float) -> None:

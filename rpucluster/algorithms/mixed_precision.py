@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rpucluster.algorithms.base import Compound, Memory, Moved, Shard, Trainer, Work, require_count, require_positive
+from rpucluster.algorithms.base import (
+    Compound,
+    Memory,
+    Moved,
+    Shard,
+    Trainer,
+    Work,
+    require_count,
+    require_positive,
+    require_whole_pulses,
+)
 from rpucluster.algorithms.plane import Part
 from rpucluster.kernels import MAX_BIT_LENGTH, FlushRule
 from rpucluster.kernels.base import ROWS
@@ -53,6 +63,7 @@ class MixedPrecision:
 
 class _MixedPrecision(Compound):
     def __init__(self, shard: Shard, settings: MixedPrecision) -> None:
+        require_whole_pulses(settings.kind, shard.device)
         self._plane = shard.plane(0, shard.device, shard.storage)
         super().__init__(shard, [self._plane])
         self.weights = self._plane.weights
@@ -74,12 +85,13 @@ class _MixedPrecision(Compound):
                 moved = moved.plus(self._flush(first_sample + done - 1))
         self.counters[0] = seen
         self.counters[1] += 1
+        self.relax(first_sample)
         return moved
 
     def _flush(self, sample: int) -> Moved:
         shard, plane = self.shard, self._plane
         pulses = shard.kernels.flush(
-            plane.weights, plane.lanes, shard.tiling, plane.keys, self._held, sample, self._rule
+            plane.weights, plane.lanes, shard.tiling, plane.keys, self._held, sample, self._rule, plane.hidden
         )
         rows = int(shard.table[:, ROWS].sum())
         return Moved(line_slots=rows * self._rule.update.bit_length, line_pulses=pulses)

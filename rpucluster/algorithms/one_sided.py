@@ -66,13 +66,15 @@ class _Pairs(Compound):
         shard, moved = self.shard, Moved()
         for plane, error in zip(self.planes, (d, -d), strict=True):
             more = shard.kernels.pulsed_update(
-                plane.weights, plane.lanes, shard.tiling, plane.keys, x, error, lr, first_sample, self._rule
-            )
+                plane.weights, plane.lanes, shard.tiling, plane.keys, x, error, lr, first_sample, self._rule,
+                plane.hidden,
+            )  # fmt: skip
             # the trains are fired once, and each coincidence moves one of the two
             moved = Moved(*more)._replace(coincidences=moved.coincidences + more.coincidences)
         self.counters += (len(x), 1)
         if self._settings.refresh_every and self.counters[1] % self._settings.refresh_every == 0:
             moved = moved.plus(self._refresh())
+        self.relax(first_sample)
         self.combine()
         return moved
 
@@ -90,11 +92,14 @@ class _Pairs(Compound):
             if not due.any():
                 continue
             difference = high - low
-            for plane, held, target in ((plus, high, difference), (minus, low, -difference)):
-                wanted = np.where(due, np.maximum(target, np.float32(0)), held)
-                held[due] = 0
-                pulses += program(held, plane.tolerances(part), wanted)
-                plane.weights[part.cells] = self.shard.xp.asarray(held)
+            for plane, target in ((plus, difference), (minus, -difference)):
+                moved = plane.written(part)
+                wanted = np.where(due, np.maximum(target, np.float32(0)), moved)
+                moved[due] = 0
+                pulses += program(moved, self.shard.device, plane.tolerances(part), wanted)
+                plane.write(part, moved, due)
+        for plane in self.planes:
+            plane.settle()
         rows = int(self.shard.table[:, ROWS].sum())
         return Moved(passes=2 * rows, line_slots=rows * MAX_BIT_LENGTH, line_pulses=pulses)
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from rpucluster.arrays import aligned_empty, to_host
 from rpucluster.devices import Cells, Device, PulsedDevice
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import Kernels, Tiling, program
-from rpucluster.rng import Float32
+from rpucluster.kernels import Kernels, Tiling, UpdateRule, program
+from rpucluster.kernels.base import PROGRAM_KEY
+from rpucluster.rng import Float32, normals
 
 
 class Storage(NamedTuple):
@@ -58,17 +59,27 @@ class Plane:
         self._table, self._tiling, self._kernels, self._xp = table, tiling, kernels, xp
         self.weights, self.lanes = storage
         self.weights[:] = 0
+        noisy = "hidden" in device.persistent
+        self.hidden = xp.zeros(cells if noisy else 0, "f4")
+        """float32 (cells,): what pulses move where a written weight is noisy; empty on other devices."""
+        self.settings = np.zeros(int(noisy), np.int64)
+        """How often the weights were set where that is noisy, int64 (1,), else empty."""
+        self._set = np.zeros(cells if noisy else 0, np.bool_)
         if lanes:
             kernels.draw_lanes(self.lanes, tiling, self.keys, lanes, 0)
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights and tolerances."""
-        return int(self.weights.nbytes) + int(self.lanes.nbytes)
+        return int(self.weights.nbytes) + int(self.hidden.nbytes) + int(self.lanes.nbytes)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The weights, on the host, by their name in a checkpoint."""
-        return {"weights": self.values()}
+        """What the device keeps, on the host, by its names in a checkpoint."""
+        state = {"weights": self.values()}
+        if len(self.hidden):
+            hidden = in_order(self.hidden, self._table, self._tiling)
+            state |= {"hidden": hidden, "settings": self.settings.copy()}
+        return state
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
@@ -76,11 +87,16 @@ class Plane:
             raise ValueError(
                 f"state has {sorted(state)}, {type(self.device).__name__} keeps {sorted(self.device.persistent)}"
             )
-        self.put(checked(state["weights"], (self._tiling.rows, self._tiling.cols), self._layer), clipped=False)
+        shape = (self._tiling.rows, self._tiling.cols)
+        for name, cells in (("weights", self.weights), ("hidden", self.hidden)):
+            if name in state:
+                cells[:] = self._xp.asarray(in_tiles(checked(state[name], shape, self._layer), self._table))
+        if len(self.settings):
+            self.settings[:] = state["settings"]
 
     def parts(self) -> "Iterator[Part]":
         """Whole rows of tiles, few enough at a time that what is computed of them needs little memory."""
-        for offset, rows, cols, row, col in self._table.tolist():
+        for tile, (offset, rows, cols, row, col) in enumerate(self._table.tolist()):
             together = max(_CELLS_TOGETHER // cols, 1)
             for first in range(0, rows, together):
                 stop = min(first + together, rows)
@@ -88,6 +104,8 @@ class Plane:
                     slice(offset + first * cols, offset + stop * cols),
                     slice(row + first, row + stop),
                     slice(col, col + cols),
+                    tile,
+                    first * cols,
                 )
 
     def tolerances(self, part: "Part") -> Cells | None:
@@ -102,27 +120,61 @@ class Plane:
             self._kernels.draw_lanes(lanes, self._tiling, self.keys, each, first)
         return self._pulsed.cells(to_host(lanes).reshape(-1, each).T)
 
-    def put(self, values: Float32, clipped: bool = True) -> None:
-        """Put a (rows, cols) array on the cells, as far as they can hold it if ``clipped``."""
+    def put(self, values: Float32) -> None:
+        """Put a (rows, cols) array on the cells, as far as they can hold it."""
         for part in self.parts():
-            self.put_part(part, values[part.rows, part.cols], clipped)
+            self.put_part(part, values[part.rows, part.cols])
+        self.settle()
 
-    def put_part(self, part: "Part", values: Float32, clipped: bool = True) -> None:
-        """Put values of the shape of a part on its cells."""
+    def put_part(self, part: "Part", values: Float32) -> None:
+        """Put values of the shape of a part on its cells, as far as they can hold it; `settle` comes after the last."""
         flat = values.reshape(-1)
-        cells = self.tolerances(part) if clipped else None
+        cells = self.tolerances(part)
         if cells is not None:
             flat = np.minimum(np.maximum(flat, cells.lower), cells.upper)
-        self.weights[part.cells] = self._xp.asarray(flat)
+        self.write(part, flat)
+
+    def written(self, part: "Part") -> Float32:
+        """What pulses move, as a copy on the host: the weights of a part, or the hidden ones behind them."""
+        moved: Float32 = to_host((self.hidden if len(self.hidden) else self.weights)[part.cells]).copy()
+        return moved
+
+    def write(self, part: "Part", values: Float32, cells: Any = True) -> None:
+        """Make flat values what pulses move, of which only ``cells``, a mask, differ; `settle` comes after the last."""
+        self.weights[part.cells] = self._xp.asarray(values)
+        if len(self.hidden):
+            self.hidden[part.cells] = self.weights[part.cells]
+            self._set[part.cells] |= cells
+
+    def settle(self) -> None:
+        """Give the cells that were written since the last time the noise of being set, all in one setting."""
+        device: Any = self.device
+        if not self._set.any():
+            return
+        for part in self.parts():
+            key = to_host(self.keys[part.tile, PROGRAM_KEY])
+            count = part.cells.stop - part.cells.start
+            z = normals((int(key[0]), int(key[1])), count, int(self.settings[0]), first=part.first)
+            hidden, weights = self.written(part), to_host(self.weights[part.cells])
+            noisy = np.where(self._set[part.cells], device.written(hidden, z), weights)
+            self.weights[part.cells] = self._xp.asarray(noisy)
+        self.settings += 1
+        self._set[:] = False
+
+    def relax(self, first_sample: int, rule: UpdateRule) -> None:
+        """What the time of an update operation, named by its first sample, does to the cells."""
+        if self._pulsed is not None and self._pulsed.relaxes:
+            self._kernels.relax(self.weights, self.lanes, self._tiling, self.keys, first_sample, rule, self.hidden)
 
     def program(self, target: Float32) -> int:
         """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
         pulses = 0
         for part in self.parts():
-            weights = to_host(self.weights[part.cells]).copy()
+            weights = self.written(part)
             wanted = np.ascontiguousarray(target[part.rows, part.cols], np.float32).reshape(-1)
-            pulses += program(weights, self.tolerances(part), wanted)
-            self.weights[part.cells] = self._xp.asarray(weights)
+            pulses += program(weights, self._pulsed, self.tolerances(part), wanted)
+            self.write(part, weights)
+        self.settle()
         return pulses
 
     def values(self, rows: tuple[int, int] | None = None) -> Float32:
@@ -139,6 +191,9 @@ class Part(NamedTuple):
     rows: slice
     """Of the shard."""
     cols: slice
+    tile: int
+    first: int
+    """Number of the first cell in its tile."""
 
 
 def in_order(flat: Any, table: Any, tiling: Tiling, rows: tuple[int, int] | None = None) -> Any:

@@ -18,6 +18,7 @@ from rpucluster.algorithms.base import (
     require_flag,
     require_positive,
     require_share,
+    require_whole_pulses,
 )
 from rpucluster.algorithms.plane import Part
 from rpucluster.arrays import to_host
@@ -138,6 +139,7 @@ class Transfers(Compound):
         xp, tiling = shard.xp, shard.tiling
         if shard.rule(shard.fast_device).noise_per_batch:
             raise ValueError(f'noise_per = "batch" with {settings.kind}, which works sample by sample; write "sample"')
+        require_whole_pulses(settings.kind, shard.device)
         alone = settings.gamma == 0
         self._slow = shard.plane(0, shard.device, shard.storage)
         self._fast = shard.plane(1, shard.fast_device, None)
@@ -177,6 +179,7 @@ class Transfers(Compound):
                 moved = moved.plus(self._transfer(lr, first_sample + done - 1, seen // every - 1))
         self.counters[0] = seen
         self.counters[1] += 1
+        self.relax(first_sample)
         self.combine()
         return moved
 
@@ -187,7 +190,7 @@ class Transfers(Compound):
         if self._scale:
             x, d, rate = self._scale.scaled(x, d)
         return shard.kernels.pulsed_update(
-            fast.weights, fast.lanes, shard.tiling, fast.keys, x, d, rate, first_sample, self._fast_rule
+            fast.weights, fast.lanes, shard.tiling, fast.keys, x, d, rate, first_sample, self._fast_rule, fast.hidden
         )
 
     def _transfer(self, lr: float, sample: int, number: int) -> Moved:
@@ -199,7 +202,7 @@ class Transfers(Compound):
             self._gains[:] = settings.transfer_rate * lr / rate if rate > 0 else 0.0
         pulses = shard.kernels.transfer(
             self._fast.weights, slow.weights, slow.lanes, shard.tiling, self._transfer_keys, self._column_keys,
-            self._gains, self._state, sample, number * self._rule.columns, self._rule,
+            self._gains, self._state, sample, number * self._rule.columns, self._rule, slow.hidden,
         )  # fmt: skip
         lines = shard.tiling.tiles * self._rule.columns
         return Moved(passes=lines, line_slots=lines * self._rule.update.bit_length, line_pulses=pulses)

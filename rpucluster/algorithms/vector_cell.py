@@ -65,11 +65,13 @@ class _VectorCells(Compound):
         for number in turns:
             plane = self.planes[number]
             more = shard.kernels.pulsed_update(
-                plane.weights, plane.lanes, shard.tiling, plane.keys, x, d, rate, first_sample, self._rule
-            )
+                plane.weights, plane.lanes, shard.tiling, plane.keys, x, d, rate, first_sample, self._rule,
+                plane.hidden,
+            )  # fmt: skip
             # the trains are fired once, whatever number of devices they reach
             moved = moved.plus(more)._replace(slots=more.slots, cycles=more.cycles)
         self.counters += (len(x), 1)
+        self.relax(first_sample)
         self.combine()
         return moved
 

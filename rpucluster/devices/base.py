@@ -84,6 +84,16 @@ class PulsedDevice(Device, Protocol):
         ...
 
     @property
+    def plain(self) -> bool:
+        """Whether only steps and bounds of each cell matter: n pulses are one draw, and nothing else ever moves it."""
+        ...
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether weights change with time, pulses or not."""
+        ...
+
+    @property
     def lanes(self) -> int:
         """Numbers of 16 bits that a cell's tolerances are made of, a multiple of `LANE_BLOCK`."""
         ...
@@ -105,8 +115,8 @@ class PulsedDevice(Device, Protocol):
         """Mean size, float32, of one pulse that meets the weight w."""
         ...
 
-    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-        """Size, float32, of one pulse that meets the weight w, with step noise of the standard normal z."""
+    def fire(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
+        """Weights, float32, after one pulse each with step noise of the standard normal z."""
         ...
 
 

@@ -76,10 +76,8 @@ class ExponentialStep(Pulsed):
         factor = F32(1) - np.where(lowers, F32(self.a_down), F32(self.a_up)) * exp(gamma * z)
         return np.where(lowers, cells.down, cells.up) * np.maximum(factor, F32(0))
 
-    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-        """Size of one pulse that meets the weight w, with step noise z."""
+    def spread(self, w: Any, lowers: Any, size: Any, cells: Cells) -> Any:
+        """What step noise is relative to."""
         if self.dw_min_std_add == 0 and self.dw_min_std_slope == 0:
-            return super().amount(w, lowers, z, cells)
-        size = self.step(w, lowers, cells)
-        spread = (F32(self.dw_min_std_add) + size) + F32(self.dw_min_std_slope) * np.abs(w)
-        return size + spread * (F32(self.dw_min_std) * z)
+            return size
+        return (F32(self.dw_min_std_add) + size) + F32(self.dw_min_std_slope) * np.abs(w)

@@ -68,9 +68,9 @@ class LinearStep(Pulsed):
         """Mean size of one pulse that meets the weight w; float32."""
         return np.where(lowers, cells.down, cells.up) * (F32(1) + np.where(lowers, cells.e1, cells.e0) * w)
 
-    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-        """Size of one pulse that meets the weight w, with step noise z."""
-        return noisy(self, w, lowers, z, cells) if self.additive_noise else super().amount(w, lowers, z, cells)
+    def spread(self, w: Any, lowers: Any, size: Any, cells: Cells) -> Any:
+        """What step noise is relative to."""
+        return np.where(lowers, cells.down, cells.up) if self.additive_noise else size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,9 @@ class SoftBounds(Pulsed):
         """Mean size of one pulse that meets the weight w; float32."""
         return soft_step(w, lowers, cells)
 
-    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-        """Size of one pulse that meets the weight w, with step noise z."""
-        return noisy(self, w, lowers, z, cells) if self.additive_noise else super().amount(w, lowers, z, cells)
+    def spread(self, w: Any, lowers: Any, size: Any, cells: Cells) -> Any:
+        """What step noise is relative to."""
+        return np.where(lowers, cells.down, cells.up) if self.additive_noise else size
 
 
 def per_bound(gamma: Any, bound: Any) -> Any:
@@ -121,9 +121,3 @@ def soft_step(w: Any, lowers: Any, cells: Cells) -> Any:
     """Mean size of one pulse between soft bounds: the step times (w - bound) times the number of the law."""
     bound, slope = np.where(lowers, cells.lower, cells.upper), np.where(lowers, cells.e1, cells.e0)
     return np.where(lowers, cells.down, cells.up) * ((w - bound) * slope)
-
-
-def noisy(device: Pulsed, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-    """Size of one pulse with additive noise: the mean size plus (dw_min_std z) times the cell's step."""
-    noise = np.where(lowers, cells.down, cells.up) * (F32(device.dw_min_std) * z)
-    return device.step(w, lowers, cells) + noise

@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from rpucluster.devices.base import LANE_UNIT, Cells, Int16, require, require_flags
+from rpucluster.devices.base import LANE_UNIT, Cells, Int16, Law, require, require_flags
 from rpucluster.elementary import exp
 from rpucluster.rng import Float32
 
 COMMON_CONSTANTS: Final = 12
 """Constants of every pulsed device; those of its law follow."""
 F32 = np.float32
+_ONE = F32(1)
 
 
 class Relaxation(NamedTuple):
@@ -39,6 +40,7 @@ class Pulsed(ABC):
     """
 
     pulsed: ClassVar[bool] = True
+    law: ClassVar[Law]
 
     dw_min: float = 0.001
     """Mean weight change of one coincidence where the factor of the law is 1; above 0.  Read as aihwkit's default."""
@@ -117,8 +119,19 @@ class Pulsed(ABC):
 
     @property
     def persistent(self) -> tuple[str, ...]:
-        """The weights, and with write noise the hidden ones that pulses move."""
-        return ("weights", "hidden") if self.write_noise > 0 else ("weights",)
+        """The weights, and with write noise the hidden ones that pulses move, and how often they were set."""
+        return ("weights", "hidden", "settings") if self.write_noise > 0 else ("weights",)
+
+    @property
+    def plain(self) -> bool:
+        """Whether only steps and bounds of each cell matter: n pulses are one draw, and nothing else ever moves it."""
+        options = (self.log_normal, self.stuck, self.half_select, self.write_noise)
+        return self.law == Law.CONSTANT and not any(options) and not self.relaxes
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether weights change with time, pulses or not."""
+        return self.lifetime > 0 or self.diffusion > 0
 
     @property
     def granularity(self) -> float:
@@ -191,14 +204,31 @@ class Pulsed(ABC):
     def step(self, w: Any, lowers: Any, cells: Cells) -> Any:
         """Mean size of one pulse that meets the weight w; float32."""
 
-    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-        """Size of one pulse that meets the weight w, with step noise z: the mean size times 1 + dw_min_std z."""
-        return self.step(w, lowers, cells) * (F32(1) + F32(self.dw_min_std) * z)
+    def spread(self, w: Any, lowers: Any, size: Any, cells: Cells) -> Any:
+        """What step noise is relative to: of a pulse whose mean size is ``size``, that size."""
+        return size
+
+    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells, n: Any = _ONE) -> Any:
+        """Size of n pulses that all meet the weight w, with one draw z of step noise: n sizes, plus sqrt(n) dw_min_std
+        z times what noise is relative to."""
+        size = self.step(w, lowers, cells)
+        return size * n + self.spread(w, lowers, size, cells) * ((F32(self.dw_min_std) * np.sqrt(n)) * z)
 
     def fire(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
         """Weights after one pulse each, which lowers or raises them, with step noise z; clipped to their bounds."""
         amount = self.amount(w, lowers, z, cells)
-        return np.minimum(np.maximum(np.where(lowers, w - amount, w + amount), cells.lower), cells.upper)
+        return within(np.where(lowers, w - amount, w + amount), cells)
+
+    def half_selected(self, w: Any, lowers: Any, n: Any, z: Any, cells: Cells) -> Any:
+        """Weights after n pulses (float32, at least 1) on one of their two lines alone: one draw, ``half_select`` of
+        the size of n coincidences.
+
+        All n meet the weight w and are clipped once, which is an approximation: within them a step that depends on the
+        weight does not change, and a bound is met once.  n is at most 31, and k n steps are a few steps for the k of
+        at most 0.1 that arrays are built for.  One draw of n pulses has the mean and the variance of n draws.
+        """
+        amount = self.amount(w, lowers, z, cells, n) * F32(self.half_select)
+        return within(np.where(lowers, w - amount, w + amount), cells)
 
     def written(self, hidden: Any, z: Any) -> Any:
         """The weight that is read once the hidden one is written: hidden + (write_noise dw_min) z, beyond the bounds
@@ -227,7 +257,13 @@ class Pulsed(ABC):
             w = (w - of.rest) * of.keep + of.rest
         if self.diffusion > 0:
             w = w + of.diffusion * z
-        return np.minimum(np.maximum(w, cells.lower), cells.upper)
+        return within(w, cells)
+
+
+def within(w: Any, cells: Cells) -> Any:
+    """Weights clipped to the bounds of their cells: those that are at a bound stay as they are, signs of 0 included."""
+    w = np.where(w < cells.lower, cells.lower, w)
+    return np.where(w > cells.upper, cells.upper, w)
 
 
 def normal(lane: Int16) -> Float32:

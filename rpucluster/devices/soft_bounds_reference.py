@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rpucluster.devices.base import Cells, Int16, Law, require, require_flags
-from rpucluster.devices.linear_step import noisy, per_bound, soft_step
+from rpucluster.devices.linear_step import per_bound, soft_step
 from rpucluster.devices.pulsed import F32, Pulsed, normal
 
 
@@ -78,6 +78,6 @@ class SoftBoundsReference(Pulsed):
         """Mean size of one pulse that meets the weight w; float32."""
         return soft_step(w, lowers, cells)
 
-    def amount(self, w: Any, lowers: Any, z: Any, cells: Cells) -> Any:
-        """Size of one pulse that meets the weight w, with step noise z."""
-        return noisy(self, w, lowers, z, cells) if self.additive_noise else super().amount(w, lowers, z, cells)
+    def spread(self, w: Any, lowers: Any, size: Any, cells: Cells) -> Any:
+        """What step noise is relative to."""
+        return np.where(lowers, cells.down, cells.up) if self.additive_noise else size

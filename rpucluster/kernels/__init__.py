@@ -17,13 +17,14 @@ from rpucluster.kernels.base import ROW0 as ROW0
 from rpucluster.kernels.base import ROWS as ROWS
 from rpucluster.kernels.base import UPDATE_FLOATS as UPDATE_FLOATS
 from rpucluster.kernels.base import UPDATE_INTS as UPDATE_INTS
+from rpucluster.kernels.base import UPDATE_KEYS as UPDATE_KEYS
 from rpucluster.kernels.base import Kernels as Kernels
 from rpucluster.kernels.base import Tiling as Tiling
 from rpucluster.kernels.base import UpdateRule as UpdateRule
 from rpucluster.kernels.base import UpdateTotals as UpdateTotals
 from rpucluster.kernels.base import from_fixed as plain_from_fixed
 from rpucluster.kernels.base import pack_update as pack_update
-from rpucluster.kernels.base import require_performed as require_performed
+from rpucluster.kernels.base import require_batch_noise as require_batch_noise
 from rpucluster.kernels.program import program as program
 from rpucluster.kernels.read_rule import READ_FLOATS as READ_FLOATS
 from rpucluster.kernels.read_rule import READ_INTS as READ_INTS
@@ -31,7 +32,7 @@ from rpucluster.kernels.read_rule import ReadRule as ReadRule
 from rpucluster.kernels.read_rule import ReadTotals as ReadTotals
 from rpucluster.kernels.read_rule import Scaling as Scaling
 from rpucluster.kernels.read_rule import pack_read as pack_read
-from rpucluster.kernels.step import Performer
+from rpucluster.kernels.step import Prepare
 from rpucluster.kernels.transfer import FlushRule as FlushRule
 from rpucluster.kernels.transfer import TransferRule as TransferRule
 from rpucluster.kernels.transfer import TransferState as TransferState
@@ -85,16 +86,15 @@ def digital_units(xp: ModuleType) -> "Digital":
     return cuda_digital(xp)
 
 
-def step_performer(xp: ModuleType) -> Performer:
+def step_performer(xp: ModuleType) -> Prepare:
     """What performs tapes on arrays of a module: compiled code, or recorded launches."""
     if xp is np:
         from rpucluster.kernels import cpu_step
 
-        return Performer(prepare=partial(partial, cpu_step.perform), takes=lambda memory, row: True)
+        return partial(partial, cpu_step.perform)
     from rpucluster.kernels.cuda import cuda_step
 
-    recorder = cuda_step(xp)
-    return Performer(prepare=recorder.prepare, takes=recorder.takes)
+    return cuda_step(xp).prepare
 
 
 def problem_message(end: int) -> str:
@@ -109,7 +109,7 @@ def warm_up(xp: ModuleType = np) -> None:
     kernels = for_module(xp)
     one = xp.ones(1, "f4")
     tiling = Tiling(table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1)
-    keys: Any = xp.zeros((1, 5, 2), "u4")
+    keys: Any = xp.zeros((1, UPDATE_KEYS, 2), "u4")
     line = xp.ones((1, 1), "f4")
     read = ReadRule(1, 1, 1.0, 1.0, Scaling.ABS_MAX)
     averages = xp.zeros(1, "f4")

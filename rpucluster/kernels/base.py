@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from rpucluster.devices import LAW_CONSTANTS, Law, PulsedDevice
+from rpucluster.devices import LAW_CONSTANTS, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
 
@@ -20,13 +20,19 @@ if TYPE_CHECKING:  # the rules of transfers are made of those that stand here
 
 OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
 """Columns of the tile table."""
-X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY, DEVICE_KEY = range(5)
-"""Index into the keys of an update, uint32 (tiles, 5, 2)."""
+X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY, DEVICE_KEY, RELAXATION_KEY, PROGRAM_KEY, UPDATE_KEYS = range(8)
+"""Index into the keys of an update, uint32 (tiles, UPDATE_KEYS, 2), and how many there are."""
 
-BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, RAISE_ONLY, UPDATE_INTS = range(8)
-"""Index into the integers of a packed update rule, and how many there are."""
+BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, RAISE_ONLY, GENERAL, UPDATE_INTS = range(9)
+"""Index into the integers of a packed update rule, and how many there are; `GENERAL` says that a device
+is not plain."""
 DW_MIN, STD, AHEAD, BEHIND = range(4)
-"""Index into the floats of a packed update rule; two arrays follow: `SPREAD` and `CONSTANTS`."""
+"""Index into the floats of a packed update rule; all that are not plain follow."""
+IS_GENERAL, LAW_NUMBER, LANE_NUMBER, ADDITIVE, HALF_SELECT, WRITE_NOISE = range(4, 10)
+"""Of devices that are not plain: 1, their `Law`, their lanes, whether step noise stays that of the full step, the share
+of a coincidence by which a pulse on one line alone moves a cell, and the write noise in weight units."""
+LIFETIME, LIFETIME_DTOD, REST, REST_DTOD, DIFFUSION, DIFFUSION_DTOD = range(10, 16)
+"""What time does to a cell; two arrays follow: `SPREAD` and `CONSTANTS`."""
 SPREAD: Final = 16
 """First of 32 floats: the standard deviation of n pulses, std * sqrt(n)."""
 CONSTANTS: Final = 48
@@ -82,34 +88,33 @@ class UpdateRule(NamedTuple):
         return max(6 * self.device.dw_min_std - 1, 0.0)
 
 
-_SPECIFIED_ONLY = ("log_normal", "stuck", "half_select", "write_noise", "lifetime", "diffusion")
-
-
-def require_performed(device: Any) -> None:
-    """Raise ValueError for what `rpucluster.devices` specifies and updates do not perform: it must not be ignored.
-
-    Takes every device; those without pulses are always performed.
-    """
-    if not device.pulsed:
+def require_batch_noise(device: Any) -> None:
+    """Raise ValueError, one line, for a device whose pulses of a batch are more than one draw of noise."""
+    if not device.pulsed or device.plain:
         return
-    if device.law != Law.CONSTANT:
-        raise ValueError(
-            f"updates do not perform the law of {type(device).__name__} yet; write a preset with a constant step, "
-            f"such as rpu-baseline"
-        )
-    for name in _SPECIFIED_ONLY:
-        if getattr(device, name):
-            raise ValueError(f"{name} = {getattr(device, name)}: updates do not perform it yet; leave it out")
+    why = f"the step of {type(device).__name__} depends on its weight, which changes within a batch"
+    if not device.step_depends_on_weight:
+        names = ("log_normal", "stuck", "half_select", "write_noise", "lifetime", "diffusion")
+        name = next(name for name in names if getattr(device, name))
+        why = f"{name} = {getattr(device, name)} is performed pulse by pulse"
+    raise ValueError(f'noise_per = "batch", but {why}; write noise_per = "sample"')
 
 
 @cache
 def pack_update(rule: UpdateRule) -> tuple[Any, Any]:
     """The rule as compiled kernels take it, int64 and float32 arrays on the host; made once for each rule."""
-    device = rule.device
+    device: Any = rule.device
     ints, floats = np.zeros(UPDATE_INTS, np.int64), np.zeros(UPDATE_FLOATS, np.float32)
     ints[BIT_LENGTH], ints[PER_BATCH] = rule.bit_length, rule.noise_per_batch
     ints[MANAGEMENT], ints[DYNAMIC] = rule.update_management, rule.dynamic_bit_length
     ints[LAW], ints[LANES], ints[RAISE_ONLY] = device.law, device.lanes, rule.raise_only
+    ints[GENERAL] = floats[IS_GENERAL] = not device.plain
+    floats[LAW_NUMBER], floats[LANE_NUMBER] = device.law, device.lanes
+    floats[ADDITIVE] = getattr(device, "additive_noise", False)
+    floats[HALF_SELECT], floats[WRITE_NOISE] = device.half_select, device.write_noise * device.dw_min
+    floats[LIFETIME], floats[LIFETIME_DTOD] = device.lifetime, device.lifetime_dtod
+    floats[REST], floats[REST_DTOD] = device.reset_level, device.reset_level_dtod
+    floats[DIFFUSION], floats[DIFFUSION_DTOD] = device.diffusion, device.diffusion_dtod
     floats[DW_MIN], floats[STD] = device.granularity, device.dw_min_std
     floats[AHEAD], floats[BEHIND] = rule.reach_ahead, rule.reach_behind
     floats[SPREAD:CONSTANTS] = np.float32(device.dw_min_std) * np.sqrt(np.arange(32, dtype=np.float32))
@@ -133,7 +138,10 @@ class Kernels(Protocol):
     """One set of kernels.  Weights, lanes, lines and results are arrays of one device; shapes as above.
 
     ``lanes`` holds the lanes of each cell one after the other, flat int16, or nothing: then kernels make the lanes
-    of the cells that they change anew from the tile's DEVICE key.  All raise `NumericalError` where an input is not
+    of the cells that they change anew from the tile's DEVICE key.  ``hidden``, float32 like the weights that are
+    written, is what pulses move on a device with write noise, and empty or None on others.
+
+    All raise `NumericalError` where an input is not
     finite, or a sum leaves the fixed-point range.
     """
 
@@ -162,8 +170,22 @@ class Kernels(Protocol):
         lr: float,
         first_sample: int,
         rule: UpdateRule,
+        hidden: Any = None,
     ) -> UpdateTotals:
         """Fire the pulse trains of a batch: x float32 (B, cols), d float32 (B, rows); weights change in place."""
+        ...  # fmt: skip
+
+    def relax(
+        self,
+        weights: Any,
+        lanes: Any,
+        tiling: Tiling,
+        keys: Any,
+        first_sample: int,
+        rule: UpdateRule,
+        hidden: Any = None,
+    ) -> None:
+        """What the time of an update operation, of which this is the first sample, does to all cells."""
         ...  # fmt: skip
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
@@ -183,6 +205,7 @@ class Kernels(Protocol):
         sample: int,
         start: int,
         rule: "TransferRule",
+        hidden: Any = None,
     ) -> int:
         """Columns of each tile, from ``start`` on and around, from the plane ``fast`` to ``slow``; returns the pulses.
 
@@ -192,7 +215,15 @@ class Kernels(Protocol):
         ...  # fmt: skip
 
     def flush(
-        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: "FlushRule"
+        self,
+        weights: Any,
+        lanes: Any,
+        tiling: Tiling,
+        keys: Any,
+        held: Any,
+        sample: int,
+        rule: "FlushRule",
+        hidden: Any = None,
     ) -> int:
         """Whole pulses out of the digital matrix ``held``, float32 like the weights; returns how many."""
         ...

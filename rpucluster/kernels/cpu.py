@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import cpu_cells, cpu_read, cpu_transfer, cpu_update
+from rpucluster.kernels import cpu_cells, cpu_general, cpu_read, cpu_transfer, cpu_update
 from rpucluster.kernels.base import (
     Tiling,
     UpdateRule,
@@ -44,16 +44,23 @@ class NumbaKernels:
 
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
-        lr: float, first_sample: int, rule: UpdateRule,
+        lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
         slots, coincidences, expected, finite = cpu_update.pulsed_update(
-            weights, lanes, tiling.table, keys, *pack_update(rule), _mutable(x), _mutable(d), np.float32(lr),
-            first_sample,
+            weights, _cells(hidden), lanes, tiling.table, keys, *pack_update(rule), _mutable(x), _mutable(d),
+            np.float32(lr), first_sample,
         )  # fmt: skip
         if not finite:
             raise NumericalError(input_message())
         return UpdateTotals(slots, coincidences, expected, tiling.tiles * len(x))
+
+    def relax(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, first_sample: int, rule: UpdateRule,
+        hidden: Any = None,
+    ) -> None:  # fmt: skip
+        """Let the time of an update pass."""
+        cpu_general.relax(weights, _cells(hidden), lanes, tiling.table, keys, *pack_update(rule), first_sample)
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x``, one sample after the other."""
@@ -63,22 +70,24 @@ class NumbaKernels:
 
     def transfer(
         self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
-        state: TransferState, sample: int, start: int, rule: TransferRule,
+        state: TransferState, sample: int, start: int, rule: TransferRule, hidden: Any = None,
     ) -> int:  # fmt: skip
         """Transfer columns of every tile."""
         pulses: int = cpu_transfer.transfer_columns(
-            fast, slow, lanes, tiling.table, keys, column_keys, *pack_update(rule.update), *pack_transfer(rule), gains,
-            *state, sample, start,
+            fast, slow, _cells(hidden), lanes, tiling.table, keys, column_keys, *pack_update(rule.update),
+            *pack_transfer(rule), gains, *state, sample, start,
         )  # fmt: skip
         return pulses
 
     def flush(
-        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
-    ) -> int:
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule,
+        hidden: Any = None,
+    ) -> int:  # fmt: skip
         """Fire the whole pulses of a digital matrix."""
         pulses: int = cpu_transfer.flush_rows(
-            weights, lanes, tiling.table, keys, *pack_update(rule.update), held, np.float32(rule.threshold), sample
-        )
+            weights, _cells(hidden), lanes, tiling.table, keys, *pack_update(rule.update), held,
+            np.float32(rule.threshold), sample,
+        )  # fmt: skip
         return pulses
 
     def read(
@@ -113,6 +122,10 @@ def from_fixed(sums: NDArray[np.int64]) -> Float32:
 def _mutable(array: Any) -> Any:
     """The array in the one form that the kernels are compiled for; what Ray delivers is read-only."""
     return array if array.flags.writeable else array.copy()
+
+
+def _cells(hidden: Any) -> Any:
+    return np.empty(0, np.float32) if hidden is None else hidden
 
 
 def _check(end: int) -> None:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rpucluster.kernels.base import AHEAD, BEHIND, COLS, DEVICE_KEY, NOISE_KEY, OFFSET, RAISE_ONLY, STD
-from rpucluster.kernels.cpu_hits import AMOUNT, HIGH, LOW, OTHER, PIECE, STEP, Z, cell_of, gather, make_lanes
+from rpucluster.kernels.cpu_chunk import PIECE
+from rpucluster.kernels.cpu_hits import AMOUNT, HIGH, LOW, OTHER, STEP, Z, cell_of, gather, make_lanes
 from rpucluster.kernels.cpu_random import borrowing, compiled, fill_normals, popcount
 from rpucluster.kernels.cpu_simd import keep
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, replay, row_hits

@@ -28,15 +28,25 @@ def lane_block(cell: Any, block: Any, key0: Any, key1: Any) -> Any:
 
 
 @inlined
-def lane_word(cell: Any, key0: Any, key1: Any) -> Any:
-    """The first four lanes of a cell in an int64, the first lowest."""
-    w0, w1, w2, w3 = philox(np.uint64(cell), _U0, _U0, _U0, key0, key1)
+def lane_word(cell: Any, key0: Any, key1: Any, block: Any = _U0) -> Any:
+    """Four lanes of a cell in an int64, the first lowest: block 0 or 2 of them."""
+    w0, w1, w2, w3 = philox(np.uint64(cell), _U0, _U0, block, key0, key1)
     z0, z1 = normal_pair(w0, w1)
     z2, z3 = normal_pair(w2, w3)
     low = np.int64(np.int32(round_even(z0 * _PER_UNIT))) & 0xFFFF
     low |= (np.int64(np.int32(round_even(z1 * _PER_UNIT))) & 0xFFFF) << 16
     low |= (np.int64(np.int32(round_even(z2 * _PER_UNIT))) & 0xFFFF) << 32
     return low | np.int64(np.int32(round_even(z3 * _PER_UNIT))) << 48
+
+
+@inlined
+def upper_lane_word(cell: Any, key0: Any, key1: Any) -> Any:
+    """Lanes 4 to 7 of a cell in an int64: two normals, and the upper halves of two words."""
+    w0, w1, w2, w3 = philox(np.uint64(cell), _U0, _U0, np.uint64(1), key0, key1)
+    z0, z1 = normal_pair(w0, w1)
+    low = np.int64(np.int32(round_even(z0 * _PER_UNIT))) & 0xFFFF
+    low |= (np.int64(np.int32(round_even(z1 * _PER_UNIT))) & 0xFFFF) << 16
+    return low | np.int64(w2 >> _U16) << 32 | np.int64(w3 >> _U16) << 48
 
 
 @borrowing

@@ -8,73 +8,44 @@ Indices are unsigned where they are computed, since one that might be negative c
 runs once per group is compiled into its caller, since passing a dozen arrays costs as much as a short group.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import AHEAD, BEHIND, COLS, DEVICE_KEY, NOISE_KEY, OFFSET, STD
+from rpucluster.kernels.base import AHEAD, BEHIND, COLS, DEVICE_KEY, GENERAL, NOISE_KEY, OFFSET, STD
 from rpucluster.kernels.cpu_cells import constant_cell, lane_word
-from rpucluster.kernels.cpu_random import borrowing, compiled, inlined, listed_normals
+from rpucluster.kernels.cpu_chunk import (
+    COUNT_OF,
+    CROWDED,
+    FIRST,
+    GROUPS,
+    HITS,
+    IN_TILE,
+    PIECE,
+    SAMPLE,
+    TILE,
+)
+from rpucluster.kernels.cpu_general import fire_listed
+from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals
 from rpucluster.kernels.cpu_simd import fill, prefetch
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, replay
 
-PIECE = 1024
-"""Hits that are worked off together; a group starts at a multiple of four, as a block of noise gives four normals."""
 _32 = np.uint64(32)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _ZERO = np.float32(0)
 _0 = np.int64(0)
 Z, AMOUNT, LOW, HIGH, STEP, OTHER = (np.uint64(part * (PIECE + 16)) for part in range(6))
 """Parts of a chunk's floats: normals, changes, bounds, step sizes; not at equal places of a page, as caches like."""
-_FIRST, _COUNT, _IN_TILE, _TILE, _SAMPLE, _CROWDED = range(6)
-HITS, _GROUPS = range(2)
-
-
-class Shard(NamedTuple):
-    """What an update changes and what it needs of each cell and tile."""
-
-    weights: Any
-    lanes: Any  # int64: four lanes in a word; empty where lanes are made anew
-    table: Any
-    keys: Any
-    ints: Any  # of the packed rule
-    floats: Any
-
-
-class Chunk(NamedTuple):
-    """Hits that are listed and not yet applied; room for a `PIECE` and a row."""
-
-    tags: Any  # uint32 (room,): column, number and in bit 31 whether the weight falls
-    lanes: Any  # int64 (room,): four lanes of each; before they are made, the cell's place in its tile
-    blocks: Any  # uint64 (room / 4 + 8,): of noise, as `listed_normals` takes them
-    samples: Any
-    keys: Any
-    groups: Any  # int64 (room / 4, 6)
-    floats: Any  # float32 (6 * (PIECE + 16),)
-    fill: Any  # int64 (2,): hits and groups
-
-
-@compiled
-def new_chunk(most_cols: int) -> Any:
-    """An empty chunk for tiles of at most so many columns."""
-    room = PIECE + most_cols + 47 & ~31
-    return Chunk(
-        np.zeros(room, np.uint32),
-        np.zeros(room, np.int64),
-        np.zeros(room // 4 + 8, np.uint64),
-        np.zeros(room // 4 + 8, np.uint64),
-        np.zeros(room // 4 + 8, np.uint64),
-        np.empty((room // 4, 6), np.int64),
-        np.zeros(6 * (PIECE + 16), np.float32),
-        np.zeros(2, np.int64),
-    )
 
 
 @inlined
 def gather(shard: Any, chunk: Any, at: int, count: int, base: Any, in_tile: Any) -> None:
     """Fetch the lanes of hits of a row; ask for their weights."""
     start = np.uint64(at)
-    if len(shard.lanes) > 0:
+    if shard.ints[GENERAL] != 0:
+        for k in range(count):
+            prefetch(shard.weights, base + np.uint64(chunk.tags[start + np.uint64(k)] & COLUMN))
+    elif len(shard.lanes) > 0:
         for k in range(count):
             h = start + np.uint64(k)
             place = base + np.uint64(chunk.tags[h] & COLUMN)
@@ -93,9 +64,9 @@ def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: in
 
     ``crowded`` tells that some have several pulses.  The chunk is flushed when it holds a `PIECE`.
     """
-    at, g, in_tile = chunk.fill[HITS], chunk.fill[_GROUPS], row * shard.table[t, COLS]
-    chunk.groups[g, _FIRST], chunk.groups[g, _COUNT], chunk.groups[g, _IN_TILE] = at, count, in_tile
-    chunk.groups[g, _TILE], chunk.groups[g, _SAMPLE], chunk.groups[g, _CROWDED] = t, sample, crowded
+    at, g, in_tile = chunk.fill[HITS], chunk.fill[GROUPS], row * shard.table[t, COLS]
+    chunk.groups[g, FIRST], chunk.groups[g, COUNT_OF], chunk.groups[g, IN_TILE] = at, count, in_tile
+    chunk.groups[g, TILE], chunk.groups[g, SAMPLE], chunk.groups[g, CROWDED] = t, sample, crowded
     gather(shard, chunk, at, count, np.uint64(shard.table[t, OFFSET] + in_tile), in_tile)
     key = np.uint64(shard.keys[t, NOISE_KEY, 0]) | np.uint64(shard.keys[t, NOISE_KEY, 1]) << _32
     high, first, blocks = np.uint64(row) << _32, np.uint64(at >> 2), count + 3 >> 2
@@ -105,7 +76,7 @@ def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: in
         fill(chunk.samples, here, np.uint64(sample), _U0)
         fill(chunk.keys, here, key, _U0)
     chunk.fill[HITS] = at + 4 * blocks
-    chunk.fill[_GROUPS] = g + int(count > 0)
+    chunk.fill[GROUPS] = g + int(count > 0)
     if at + 4 * blocks >= PIECE:
         flush(shard, chunk)
 
@@ -113,12 +84,15 @@ def add_group(shard: Any, chunk: Any, count: int, crowded: bool, t: int, row: in
 @borrowing
 def flush(shard: Any, chunk: Any) -> None:
     """Apply the hits of a chunk in their order and empty it."""
-    size, groups = chunk.fill[HITS], chunk.fill[_GROUPS]
+    size, groups = chunk.fill[HITS], chunk.fill[GROUPS]
     chunk.fill[:] = 0
+    if shard.ints[GENERAL] != 0:
+        fire_listed(shard, chunk, size, groups)
+        return
     if len(shard.lanes) == 0:
         for g in range(groups):
-            key = shard.keys[chunk.groups[g, _TILE], DEVICE_KEY]
-            make_lanes(chunk.lanes, chunk.groups[g, _FIRST], chunk.groups[g, _COUNT], key[0], key[1])
+            key = shard.keys[chunk.groups[g, TILE], DEVICE_KEY]
+            make_lanes(chunk.lanes, chunk.groups[g, FIRST], chunk.groups[g, COUNT_OF], key[0], key[1])
     group = _0
     for start in range(0, size, PIECE):
         stop = min(start + PIECE, size)
@@ -135,13 +109,13 @@ def _apply(shard: Any, chunk: Any, start: int, stop: int, group: Any, groups: in
     weights, tags, f, floats = shard.weights, chunk.tags, chunk.floats, shard.floats
     ahead, behind = floats[AHEAD], floats[BEHIND]
     while group < groups:
-        t, in_tile, first = chunk.groups[group, _TILE], chunk.groups[group, _IN_TILE], chunk.groups[group, _FIRST]
-        base, end = np.uint64(shard.table[t, OFFSET] + in_tile), first + chunk.groups[group, _COUNT]
+        t, in_tile, first = chunk.groups[group, TILE], chunk.groups[group, IN_TILE], chunk.groups[group, FIRST]
+        base, end = np.uint64(shard.table[t, OFFSET] + in_tile), first + chunk.groups[group, COUNT_OF]
         first = max(first, start)
         if first >= stop:
             break
         from_tag, from_float, count = np.uint64(first), np.uint64(first - start), min(end, stop) - first
-        if chunk.groups[group, _CROWDED] == 0:
+        if chunk.groups[group, CROWDED] == 0:
             for k in range(count):
                 h = from_float + np.uint64(k)
                 at = base + np.uint64(tags[from_tag + np.uint64(k)] & COLUMN)
@@ -157,7 +131,7 @@ def _apply(shard: Any, chunk: Any, start: int, stop: int, group: Any, groups: in
                 highest = old + whole * (behind if lowers else ahead)
                 lowest = old - whole * (ahead if lowers else behind)
                 if (n > 1) & ((highest > high) | (lowest < low)):
-                    sample, cell = chunk.groups[group, _SAMPLE], in_tile + np.int64(tag & COLUMN)
+                    sample, cell = chunk.groups[group, SAMPLE], in_tile + np.int64(tag & COLUMN)
                     new = replay(old, np.int64(n), lowers, step, low, high, floats[STD], shard.keys[t], sample, cell)
                 weights[at] = new
         if end > stop:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rpucluster.kernels import step
-from rpucluster.kernels.base import UPDATE_FLOATS, UPDATE_INTS
+from rpucluster.kernels.base import DIFFUSION, LIFETIME, UPDATE_FLOATS, UPDATE_INTS, UPDATE_KEYS
 from rpucluster.kernels.cpu_digital import activate, derive, score
+from rpucluster.kernels.cpu_general import relax
 from rpucluster.kernels.cpu_random import compiled, inlined
 from rpucluster.kernels.cpu_read import FINE, NOT_FINITE, OUT_OF_RANGE, exact_read, from_fixed, read
 from rpucluster.kernels.cpu_update import exact_update, pulsed_update
@@ -84,11 +85,14 @@ def _update(row: Any, memory: Any, floats: Any, sample: int, rate: Any) -> Any:
     x, d = _vectors(floats, row, step.A, shard.cols), _vectors(floats, row, step.B, shard.rows)
     counts[step.CYCLES] += len(x) * len(shard.table)
     if shard.pulsed:
+        ints, numbers = memory.update_ints[slot], memory.update_floats[slot]
+        no_cells = shard.weights[:0]  # shards with hidden weights are not updated here
         keys = memory.update_keys[shard.tile : shard.tile + len(shard.table)]
         slots, coincidences, expected, finite = pulsed_update(
-            shard.weights, shard.lanes, shard.table, keys, memory.update_ints[slot], memory.update_floats[slot],
-            x, d, rate, sample,
-        )  # fmt: skip
+            shard.weights, no_cells, shard.lanes, shard.table, keys, ints, numbers, x, d, rate, sample
+        )
+        if finite and (numbers[LIFETIME] > 0 or numbers[DIFFUSION] > 0):
+            relax(shard.weights, no_cells, shard.lanes, shard.table, keys, ints, numbers, sample)
         counts[step.SLOTS] += slots
         counts[step.COINCIDENCES] += coincidences
         memory.sums[step.EXPECTED] += expected
@@ -185,7 +189,7 @@ def warm_up() -> None:
         weights=np.zeros(0, np.float32),
         lanes=np.zeros(0, np.int16),
         table=np.zeros((0, 5), np.int64),
-        update_keys=np.zeros((0, 5, 2), np.uint32),
+        update_keys=np.zeros((0, UPDATE_KEYS, 2), np.uint32),
         read_keys=np.zeros((3, 0, 2), np.uint32),
         update_ints=np.zeros((0, UPDATE_INTS), np.int64),
         update_floats=np.zeros((0, UPDATE_FLOATS), np.float32),

@@ -11,6 +11,7 @@ from rpucluster.kernels.base import (
     D_KEY,
     DW_MIN,
     DYNAMIC,
+    HALF_SELECT,
     MANAGEMENT,
     PER_BATCH,
     REPLAY_KEY,
@@ -123,7 +124,7 @@ class Trains(NamedTuple):
     x_words: Any  # uint32 (B, cols + 16): the trains of the columns that fire at all, then zeros
     x_lines: Any  # uint32 (B, cols + 16): their columns, as hits of one coincidence; bit 31 is the sign of x
     x_count: Any  # int64 (B,): how many these are
-    x_all: Any  # uint32 (B, cols): the trains of all columns, with one draw per batch
+    x_all: Any  # uint32 (B, cols): the trains of all columns, with one draw per batch or half-selected pulses
     d_words: Any  # uint32 (rows, B)
     singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
     starts: Any  # int64 (B, 32): first of these; the next slot's is the end
@@ -143,6 +144,9 @@ def fire_columns(trains: Any, scratch: Any, count: int, b: int, bits: int, used:
         words[a] = word
         lines[a] = np.uint32(scratch[0, a]) | _ONE_PULSE | (word & SIGN)
         pulses += np.int64(popcount(word & SLOTS))
+    if len(trains.x_all) > 0:  # also the signs of trains without pulses
+        for a in range(count):
+            trains.x_all[b, np.uint64(lines[a] & COLUMN)] = words[a]
     words[count : count + 16] = 0
     active = _0
     for a in range(0, count, 16):
@@ -150,9 +154,6 @@ def fire_columns(trains: Any, scratch: Any, count: int, b: int, bits: int, used:
         active += keep(words, np.uint64(active), words, words, np.uint64(a), SLOTS)
     words[active : active + 16] = 0
     trains.x_count[b] = active
-    if len(trains.x_all) > 0:
-        for a in range(active):
-            trains.x_all[b, np.uint64(lines[a] & COLUMN)] = words[a]
     singles = trains.singles
     if used + pulses + 32 > len(singles):
         longer = np.empty(2 * (used + pulses) + 32, np.uint32)
@@ -206,7 +207,7 @@ def tile_trains(
         np.empty((samples, cols + 16), np.uint32),
         np.empty((samples, cols + 16), np.uint32),
         np.zeros(samples, np.int64),
-        np.zeros((samples if ints[PER_BATCH] != 0 else 0, cols), np.uint32),
+        np.zeros((samples if ints[PER_BATCH] != 0 or floats[HALF_SELECT] > _ZERO else 0, cols), np.uint32),
         np.zeros((rows, samples), np.uint32),
         np.empty(cols * (samples + 1) + 32, np.uint32),
         np.zeros((samples, 32), np.int64),

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import BIT_LENGTH, COL0, COLS, D_KEY, OFFSET, ROW0, ROWS
-from rpucluster.kernels.cpu_hits import HITS, Shard, add_group, flush, new_chunk
+from rpucluster.kernels.base import BIT_LENGTH, COL0, COLS, D_KEY, GENERAL, OFFSET, ROW0, ROWS
+from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
+from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import compiled, fill_normals, philox, popcount
 from rpucluster.kernels.cpu_trains import COUNT_AT, SIGN
 from rpucluster.kernels.transfer import (
@@ -135,13 +136,13 @@ def _trains(wanted: Any, first_line: Any, key: Any, sample: int, unit: Any, slot
 
 @compiled
 def transfer_columns(
-    fast: Any, slow: Any, lanes: Any, table: Any, keys: Any, column_keys: Any, update_ints: Any, update_floats: Any,
-    ints: Any, floats: Any, gains: Any, buffer: Any, mean: Any, reference: Any, choppers: Any, ages: Any, sample: int,
-    start: int,
+    fast: Any, slow: Any, hidden: Any, lanes: Any, table: Any, keys: Any, column_keys: Any, update_ints: Any,
+    update_floats: Any, ints: Any, floats: Any, gains: Any, buffer: Any, mean: Any, reference: Any, choppers: Any,
+    ages: Any, sample: int, start: int,
 ) -> Any:  # fmt: skip
     """Transfer columns of all tiles; returns the pulses."""
-    shard = Shard(slow, lanes.view(np.int64), table, keys, update_ints, update_floats)
-    chunk = new_chunk(ints[COLUMNS])
+    shard = Shard(slow, hidden, lanes.view(np.int64), table, keys, update_ints, update_floats)
+    chunk = new_chunk(ints[COLUMNS], update_ints[GENERAL] != 0)
     most_rows = table[:, ROWS].max()
     z, y = np.zeros(most_rows + 32, np.float32), np.empty(most_rows, np.float32)
     together = min(ints[COLUMNS], table[:, COLS].max())
@@ -198,12 +199,12 @@ def transfer_columns(
 
 @compiled
 def flush_rows(
-    weights: Any, lanes: Any, table: Any, keys: Any, update_ints: Any, update_floats: Any, held: Any, threshold: Any,
-    sample: int,
+    weights: Any, hidden: Any, lanes: Any, table: Any, keys: Any, update_ints: Any, update_floats: Any, held: Any,
+    threshold: Any, sample: int,
 ) -> Any:  # fmt: skip
     """Fire the whole pulses of a digital matrix; returns how many."""
-    shard = Shard(weights, lanes.view(np.int64), table, keys, update_ints, update_floats)
-    chunk = new_chunk(table[:, COLS].max())
+    shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, update_ints, update_floats)
+    chunk = new_chunk(table[:, COLS].max(), update_ints[GENERAL] != 0)
     slots = np.float32(update_ints[BIT_LENGTH])
     pulses = _0
     for t in range(len(table)):

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from rpucluster.kernels import cpu_batch
-from rpucluster.kernels.base import COL0, COLS, OFFSET, PER_BATCH, RAISE_ONLY, ROW0, ROWS
-from rpucluster.kernels.cpu_hits import HITS, Shard, add_group, flush, new_chunk
+from rpucluster.kernels.base import COL0, COLS, GENERAL, HALF_SELECT, OFFSET, PER_BATCH, RAISE_ONLY, ROW0, ROWS
+from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
+from rpucluster.kernels.cpu_general import update_whole_rows
+from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import borrowing, compiled
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, SIGN, SLOTS, peak_bits, row_hits, tile_trains
 
@@ -21,6 +23,7 @@ _0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type c
 @compiled
 def pulsed_update(
     weights: Any,
+    hidden: Any,
     lanes: Any,
     table: Any,
     keys: Any,
@@ -35,9 +38,9 @@ def pulsed_update(
     for b in range(len(x)):
         if peak_bits(x[b]) >= INFINITY_BITS or peak_bits(d[b]) >= INFINITY_BITS:
             return 0, 0, 0.0, False
-    shard = Shard(weights, lanes.view(np.int64), table, keys, ints, floats)
+    shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
     most_cols = table[:, COLS].max()
-    chunk = new_chunk(most_cols)
+    chunk = new_chunk(most_cols, ints[GENERAL] != 0)
     pulses = cpu_batch.new_pulses(most_cols if ints[PER_BATCH] != 0 else 0, len(x))
     slots = coincidences = _0
     expected = 0.0
@@ -47,6 +50,8 @@ def pulsed_update(
         expected += more_expected
         if ints[PER_BATCH] != 0:
             coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, _0, table[t, ROWS], first_sample)
+        elif floats[HALF_SELECT] > 0:
+            coincidences += update_whole_rows(shard, chunk, trains, t, first_sample)
         else:
             coincidences += update_rows(shard, chunk, trains, t, _0, table[t, ROWS], first_sample)
     flush(shard, chunk)

@@ -14,8 +14,8 @@ import numpy as np
 
 from rpucluster import elementary, layers, rng
 from rpucluster.arrays import to_host
-from rpucluster.devices import LANE_BLOCK, LANE_UNIT
-from rpucluster.kernels import cuda_launch, cuda_read, cuda_update, read_rule, transfer
+from rpucluster.devices import LANE_BLOCK, LANE_UNIT, Law
+from rpucluster.kernels import base, cuda_launch, cuda_read, cuda_update, read_rule, transfer
 from rpucluster.kernels.base import FIXED_BITS, FIXED_LIMIT, Tiling, UpdateRule, UpdateTotals, pack_update
 from rpucluster.kernels.cuda_digital import CudaDigital
 from rpucluster.kernels.cuda_launch import (
@@ -44,9 +44,13 @@ _ELEMENTARY = ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW"
 _READ_ROUNDS = ("INPUT_ROUNDING", "INPUT_NOISE", "OUTPUT_ROUNDING")
 
 OPTIONS = ("--std=c++14", "--fmad=false")
-SOURCES = ("random.cu", "update.cu", "read.cu", "step.cu", "digital.cu", "transfer.cu")
+SOURCES = ("random.cu", "update.cu", "read.cu", "step.cu", "digital.cu", "laws.cu", "transfer.cu")
 _CLOCK = (
     "CLOCK_SAMPLE", "CLOCK_PLACE", "CLOCK_X", "CLOCK_Y", "CLOCK_INDICES", "CLOCK_BATCH", "CLOCK_FEATURES",
+)  # fmt: skip
+_RULE = (
+    "IS_GENERAL", "LAW_NUMBER", "LANE_NUMBER", "ADDITIVE", "HALF_SELECT", "WRITE_NOISE", "LIFETIME", "LIFETIME_DTOD",
+    "REST", "REST_DTOD", "DIFFUSION", "DIFFUSION_DTOD",
 )  # fmt: skip
 _INDICES = (
     "COLUMN_READ_KEY", "CHOPPER_KEY", "COLUMNS", "BUFFERED", "FORGET", "CHOP_EVERY", "CHOP_RANDOM", "DYNAMIC_REFERENCE",
@@ -67,7 +71,9 @@ def source() -> str:
     # nine digits name a float32 exactly
     lines = [f"#define {name} ({np.float32(value):.9g}f)" for name, value in constants.items()]
     lines += _named(
-        "ELEMENTARY", elementary, ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER")
+        "ELEMENTARY",
+        elementary,
+        ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW", "ROUNDER", "ATANH", "SPLITTER", "SMALLEST"),
     )
     lines += _named("LAYERS", layers, ("TANH", "TANH_LIMIT", "SIGMOID_LOWEST"))
     lines += [f"#define LAYERS_{name} {getattr(layers, name)}" for name in ("SIGMOID", "TANH_CODE", "RELU")]
@@ -80,6 +86,8 @@ def source() -> str:
     lines += [f"#define {name} {getattr(cuda_read, name)}" for name in ("PRODUCT_LINES", "PRODUCT_SLICE")]
     lines += [f"#define FIXED_LIMIT {FIXED_LIMIT}f", f"#define FIXED_MOST {int(FIXED_LIMIT) << FIXED_BITS}ll"]
     lines += [f"#define FIXED_SCALE {2.0**FIXED_BITS}", f"#define FIXED_UNIT {2.0**-FIXED_BITS!r}"]
+    lines += [f"#define {name} {getattr(base, name)}" for name in _RULE]
+    lines += [f"#define LAW_{law.name} {law.value}" for law in Law]
     folder = resources.files(__package__)
     return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
 
@@ -144,19 +152,29 @@ class CudaKernels:
 
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
-        lr: float, first_sample: int, rule: UpdateRule,
+        lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
         place = alone(self._xp, first_sample, lr)
         packed = pack_update(rule)
         self._perform(
             cuda_update.pulsed_update(
-                self._xp.empty, place, weights, lanes, tiling, keys, x, d, *packed, self._floats(rule)
+                self._xp.empty, place, weights, _hidden(hidden, weights), lanes, tiling, keys, x, d, *packed,
+                self._floats(rule),
             ),
             place,
-        )
+        )  # fmt: skip
         counts, expected = to_host(place.shared.counts), float(place.shared.sums[EXPECTED])
         return UpdateTotals(int(counts[SLOTS]), int(counts[COINCIDENCES]), expected, tiling.tiles * len(x))
+
+    def relax(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, first_sample: int, rule: UpdateRule,
+        hidden: Any = None,
+    ) -> None:  # fmt: skip
+        """Let the time of an update pass."""
+        place = alone(self._xp, first_sample)
+        launch = cuda_update.relax(place, weights, _hidden(hidden, weights), lanes, tiling, keys, self._floats(rule))
+        perform(self._function, [launch])
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x``, one sample after the other."""
@@ -166,16 +184,16 @@ class CudaKernels:
 
     def transfer(
         self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
-        state: TransferState, sample: int, start: int, rule: TransferRule,
+        state: TransferState, sample: int, start: int, rule: TransferRule, hidden: Any = None,
     ) -> int:  # fmt: skip
         """Transfer columns of every tile."""
         xp, table = self._xp, tiling.table
         packed = self._transfer(rule)
         counts, pulses = xp.empty((tiling.tiles, tiling.tile_rows, rule.columns), "i4"), xp.zeros(1, "u8")
         self._launch("transfer_columns", (tiling.tiles, parts(tiling.tile_rows, THREADS)), (THREADS,), (
-            fast, slow, lanes, np.int32(len(lanes) > 0), table, keys, column_keys, self._floats(rule.update), *packed,
-            np.int32(rule.update.bit_length), gains, *state, np.int64(sample), np.int64(start),
-            np.int32(tiling.tile_rows), counts, pulses,
+            fast, slow, _hidden(hidden, slow), lanes, np.int32(len(lanes) > 0), table, keys, column_keys,
+            self._floats(rule.update), *packed, np.int32(rule.update.bit_length), gains, *state, np.int64(sample),
+            np.int64(start), np.int32(tiling.tile_rows), counts, pulses,
         ))  # fmt: skip
         if rule.chop_every or rule.dynamic_reference:
             self._launch("transfer_switch", (tiling.tiles,), (32,), (
@@ -184,13 +202,15 @@ class CudaKernels:
         return int(pulses[0])
 
     def flush(
-        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
-    ) -> int:
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule,
+        hidden: Any = None,
+    ) -> int:  # fmt: skip
         """Fire the whole pulses of a digital matrix."""
         pulses = self._xp.zeros(1, "u8")
         self._launch("flush_rows", (tiling.tiles, parts(32 * tiling.tile_rows, THREADS)), (32, 4), (
-            weights, lanes, np.int32(len(lanes) > 0), tiling.table, keys, self._floats(rule.update), held,
-            np.float32(rule.threshold), np.int32(rule.update.bit_length), np.int64(sample), pulses,
+            weights, _hidden(hidden, weights), lanes, np.int32(len(lanes) > 0), tiling.table, keys,
+            self._floats(rule.update), held, np.float32(rule.threshold), np.int32(rule.update.bit_length),
+            np.int64(sample), pulses,
         ))  # fmt: skip
         return int(pulses[0])
 
@@ -230,3 +250,8 @@ class CudaKernels:
     def _perform(self, launches: list[Launch], place: Place) -> None:
         perform(self._function, launches)
         check(place.shared.status)
+
+
+def _hidden(hidden: Any, weights: Any) -> Any:
+    """What pulses move; any pointer where that is the weights."""
+    return weights if hidden is None or len(hidden) == 0 else hidden

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from rpucluster.arrays import address, to_host
-from rpucluster.devices import Law
 from rpucluster.kernels import cuda_digital, cuda_launch, cuda_read, cuda_update, step
-from rpucluster.kernels.base import COLS, LAW, ROWS, Tiling
+from rpucluster.kernels.base import COLS, DIFFUSION, LIFETIME, ROWS, Tiling
 from rpucluster.kernels.cuda_launch import Functions, Launch, Place, spread
 from rpucluster.layers import IDENTITY
 
@@ -41,16 +40,11 @@ def graphs(cupy: Any) -> Capture:
 
 
 class CudaStep:
-    """Performs tapes on arrays of ``xp``: makes a `rpucluster.kernels.step.Performer`."""
+    """Performs tapes on arrays of ``xp``; `prepare` is a `rpucluster.kernels.step.Prepare`."""
 
     def __init__(self, xp: Any, functions: Functions, capture: Capture) -> None:
         self._xp, self._functions, self._capture = xp, functions, capture
         self._exact = cuda_read.exact_numbers(xp)
-
-    def takes(self, memory: step.Memory, row: Any) -> bool:
-        """Whether a row can be recorded: pulses of devices whose step does not depend on the weight, and all else."""
-        pulsed = memory.shards[row[step.SLOT], step.PULSED]
-        return bool(row[step.CODE] != step.UPDATE or not pulsed or memory.update_ints[row[step.SLOT], LAW] == _LAW)
 
     def prepare(
         self, tape: Any, start: int, stop: int, memory: step.Memory, floats: Any, fixed: Any, done: Any
@@ -241,17 +235,21 @@ class _Recorder:
 
     def _update(self, row: list[int], place: Place) -> list[Launch]:
         memory, slot = self._memory, row[step.SLOT]
-        shard, tiling = memory.shards[slot], self._tilings[slot]
+        shard, tiling, weights = memory.shards[slot], self._tilings[slot], self._weights(slot)
         x = self._vectors(self._floats, row, step.A, tiling.cols)
         d = self._vectors(self._floats, row, step.B, tiling.rows)
+        take = self.scratch.take
         if not shard[step.PULSED]:
-            return cuda_update.exact_update(self.scratch.take, place, self._weights(slot), tiling, x, d)
-        return cuda_update.pulsed_update(
-            self.scratch.take, place, self._weights(slot),
-            memory.lanes[int(shard[step.LANE]) : int(shard[step.LANE_STOP])], tiling,
-            memory.update_keys[int(shard[step.TILE]) : int(shard[step.TILE_STOP])], x, d, memory.update_ints[slot],
-            memory.update_floats[slot], self._updates[slot],
-        )  # fmt: skip
+            return cuda_update.exact_update(take, place, weights, tiling, x, d)
+        lanes = memory.lanes[int(shard[step.LANE]) : int(shard[step.LANE_STOP])]
+        keys = memory.update_keys[int(shard[step.TILE]) : int(shard[step.TILE_STOP])]
+        ints, floats, on_device = memory.update_ints[slot], memory.update_floats[slot], self._updates[slot]
+        found = cuda_update.pulsed_update(
+            take, place, weights, weights, lanes, tiling, keys, x, d, ints, floats, on_device
+        )
+        if floats[LIFETIME] > 0 or floats[DIFFUSION] > 0:
+            found.append(cuda_update.relax(place, weights, weights, lanes, tiling, keys, on_device))
+        return found
 
     def _weights(self, slot: int) -> Any:
         shard = self._memory.shards[slot]
@@ -283,7 +281,6 @@ def _tiling(memory: step.Memory, slot: int) -> Tiling:
     )
 
 
-_LAW = int(Law.CONSTANT)
 _ALL = (step.A, step.B, step.C)
 _ADDRESSES = (cuda_launch.CLOCK_X, cuda_launch.CLOCK_Y, cuda_launch.CLOCK_INDICES)
 _COUNTED = (

@@ -18,6 +18,7 @@ from rpucluster.kernels.base import (
     lines_of,
 )
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
+from rpucluster.kernels.reference_law import relax_tile
 from rpucluster.kernels.reference_read import read_tile, require_in_range, scale_of, to_fixed
 from rpucluster.kernels.reference_transfer import columns_of, flush_tile, switches, transfer_tile
 from rpucluster.kernels.reference_update import update_tile
@@ -51,7 +52,7 @@ class ReferenceKernels:
 
     def pulsed_update(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, x: Any, d: Any,
-        lr: float, first_sample: int, rule: UpdateRule,
+        lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch, tile after tile."""
         _require_finite(x, d)
@@ -61,12 +62,24 @@ class ReferenceKernels:
                 weights[offset : offset + rows * cols].reshape(rows, cols),
                 _lanes_of(lanes, offset, rows, cols, key, rule.device.lanes), _pairs(key),
                 x[:, col0 : col0 + cols], d[:, row0 : row0 + rows], lr, first_sample, rule,
+                _cells_of(hidden, offset, rows, cols),
             )  # fmt: skip
             slots += counts.slots
             coincidences += counts.coincidences
             expected += counts.expected
             cycles += counts.cycles
         return UpdateTotals(slots, coincidences, expected, cycles)
+
+    def relax(
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, first_sample: int, rule: UpdateRule,
+        hidden: Any = None,
+    ) -> None:  # fmt: skip
+        """Let the time of an update pass, tile after tile."""
+        for (offset, rows, cols, _, _), key in zip(tiling.table.tolist(), keys, strict=True):
+            relax_tile(
+                weights[offset : offset + rows * cols].reshape(rows, cols), _cells_of(hidden, offset, rows, cols),
+                _lanes_of(lanes, offset, rows, cols, key, rule.device.lanes), _pairs(key), first_sample, rule,
+            )  # fmt: skip
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x``, one sample after the other."""
@@ -79,7 +92,7 @@ class ReferenceKernels:
 
     def transfer(
         self, fast: Any, slow: Any, lanes: Any, tiling: Tiling, keys: Any, column_keys: Any, gains: Any,
-        state: TransferState, sample: int, start: int, rule: TransferRule,
+        state: TransferState, sample: int, start: int, rule: TransferRule, hidden: Any = None,
     ) -> int:  # fmt: skip
         """Transfer columns of every tile, then change the signs that are due."""
         pulses = 0
@@ -99,7 +112,7 @@ class ReferenceKernels:
             pulses += transfer_tile(
                 of_tile(fast), of_tile(slow),
                 _lanes_of(lanes, offset, rows, cols, keys[t], rule.update.device.lanes), _pairs(keys[t]),
-                _pairs(column_keys[t]), gains[t], mine, sample, start, rule,
+                _pairs(column_keys[t]), gains[t], mine, sample, start, rule, _cells_of(hidden, offset, rows, cols),
             )  # fmt: skip
         for (_, _, cols, row0, col0), key in zip(tiling.table.tolist(), column_keys, strict=True):
             if row0 != 0 or not (rule.chop_every or rule.dynamic_reference):
@@ -112,8 +125,9 @@ class ReferenceKernels:
         return pulses
 
     def flush(
-        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule
-    ) -> int:
+        self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, held: Any, sample: int, rule: FlushRule,
+        hidden: Any = None,
+    ) -> int:  # fmt: skip
         """Fire the whole pulses of a digital matrix, tile after tile."""
         pulses = 0
         for (offset, rows, cols, _, _), key in zip(tiling.table.tolist(), keys, strict=True):
@@ -121,6 +135,7 @@ class ReferenceKernels:
                 weights[offset : offset + rows * cols].reshape(rows, cols),
                 _lanes_of(lanes, offset, rows, cols, key, rule.update.device.lanes), _pairs(key),
                 held[offset : offset + rows * cols].reshape(rows, cols), sample, rule,
+                _cells_of(hidden, offset, rows, cols),
             )  # fmt: skip
         return pulses
 
@@ -171,6 +186,11 @@ def _lanes_of(lanes: Any, offset: int, rows: int, cols: int, key: Any, each: int
     else:
         found = draw_lanes(tuple(key[DEVICE_KEY]), np.arange(size), each)
     return found.reshape(each, rows, cols)
+
+
+def _cells_of(array: Any, offset: int, rows: int, cols: int) -> Any:
+    """The part (rows, cols) of a tile in an array of the cells, or None where there is none."""
+    return None if array is None or len(array) == 0 else array[offset : offset + rows * cols].reshape(rows, cols)
 
 
 def _pairs(keys: Any) -> list[Key]:

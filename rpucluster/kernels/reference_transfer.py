@@ -57,7 +57,7 @@ def whole_pulses(held: Float32, threshold: float, slots: int) -> Float32:
 
 def transfer_tile(
     fast: Float32, slow: Float32, lanes: Int16, keys: list[Key], column_keys: list[Key], gain: F32,
-    state: TransferState, sample: int, start: int, rule: TransferRule,
+    state: TransferState, sample: int, start: int, rule: TransferRule, hidden: Float32 | None = None,
 ) -> int:  # fmt: skip
     """Transfer columns of a tile; returns the pulses.  Planes, buffer, mean and reference are (rows, cols) or empty.
 
@@ -94,14 +94,17 @@ def transfer_tile(
         for j in columns:
             words = trains.reshape(-1, rows)[(j - start) % cols]
             counts[:, j], lowers[:, j] = np.bitwise_count(words & SLOTS), words > SLOTS
-    apply_sample(slow, rule.update.device.cells(lanes), keys, counts, lowers, sample, rule.update)
+    apply_sample(slow, rule.update.device.cells(lanes), keys, counts, lowers, sample, rule.update, hidden)
     return int(counts.sum())
 
 
-def flush_tile(w: Float32, lanes: Int16, keys: list[Key], held: Float32, sample: int, rule: FlushRule) -> int:
+def flush_tile(
+    w: Float32, lanes: Int16, keys: list[Key], held: Float32, sample: int, rule: FlushRule,
+    hidden: Float32 | None = None,
+) -> int:  # fmt: skip
     """Fire the whole pulses that a digital matrix (rows, cols) holds, and take them out; returns the pulses."""
     n = whole_pulses(held, rule.threshold, rule.update.bit_length)
     held -= n * F32(rule.threshold)
     counts: NDArray[Any] = np.abs(n).astype(np.int64)
-    apply_sample(w, rule.update.device.cells(lanes), keys, counts, n < 0, sample, rule.update)
+    apply_sample(w, rule.update.device.cells(lanes), keys, counts, n < 0, sample, rule.update, hidden)
     return int(counts.sum())

@@ -17,6 +17,7 @@ from rpucluster.kernels.base import (
     UpdateRule,
     UpdateTotals,
 )
+from rpucluster.kernels.reference_law import fire_cells
 from rpucluster.rng import Float32, Key, UInt32, block_normals, normals, philox
 
 F32 = np.float32
@@ -67,8 +68,9 @@ def pulse_trains(values: Float32, gain: F32, bits: int, key: Key, sample: int) -
 
 
 def update_tile(
-    w: Float32, lanes: Int16, keys: list[Key], x: Float32, d: Float32, lr: float, first_sample: int, rule: UpdateRule
-) -> UpdateTotals:
+    w: Float32, lanes: Int16, keys: list[Key], x: Float32, d: Float32, lr: float, first_sample: int, rule: UpdateRule,
+    hidden: Float32 | None = None,
+) -> UpdateTotals:  # fmt: skip
     """Update the weights (rows, cols) of one tile by x (B, cols) and d (B, rows); lanes are (lanes, rows, cols)."""
     cells = rule.device.cells(lanes)
     samples = len(x)
@@ -83,23 +85,30 @@ def update_tile(
             expected += bits * x_sum * d_sum
     counts = np.bitwise_count(x_trains[:, None, :] & d_trains[:, :, None] & SLOTS).astype(np.int64)  # (B, rows, cols)
     lowers = (x_trains[:, None, :] ^ d_trains[:, :, None]) <= SLOTS  # equal signs lower the weight
+    # slots in which one line of a cell fires and the other does not
+    alone = np.bitwise_count((x_trains[:, None, :] ^ d_trains[:, :, None]) & SLOTS).astype(np.int64)
     if rule.raise_only:
-        counts[lowers] = 0
+        counts[lowers] = alone[lowers] = 0
     if rule.noise_per_batch:
         _apply_batch(w, cells, keys, counts, lowers, first_sample, rule)
     else:
         for b in range(samples):
-            apply_sample(w, cells, keys, counts[b], lowers[b], first_sample + b, rule)
+            apply_sample(w, cells, keys, counts[b], lowers[b], first_sample + b, rule, hidden, alone[b])
     return UpdateTotals(slots, int(counts.sum()), expected, samples)
 
 
 def apply_sample(
-    w: Float32, cells: Cells, keys: list[Key], counts: NDArray[Any], lowers: NDArray[Any], sample: int, rule: UpdateRule
-) -> None:
+    w: Float32, cells: Cells, keys: list[Key], counts: NDArray[Any], lowers: NDArray[Any], sample: int,
+    rule: UpdateRule, hidden: Float32 | None = None, alone: NDArray[Any] | None = None,
+) -> None:  # fmt: skip
     """Change the cells that had coincidences: n pulses are one draw, n + std sqrt(n) z steps, then the clip.
 
-    Where a clip between two of the pulses is possible, they are replayed one by one, which keeps the law exact.
+    Where a clip between two of the pulses is possible, they are replayed one by one, which keeps the law exact.  On a
+    device that is not plain, `reference_law` fires them.
     """
+    if not rule.device.plain:
+        fire_cells(w, hidden, cells, keys, counts, lowers, alone, sample, rule)
+        return
     for i in range(len(w)):
         hit = np.flatnonzero(counts[i])  # in column order: the k-th hit takes normal k
         z = normals(keys[NOISE_KEY], len(hit), sample, round=i) if rule.device.dw_min_std > 0 else np.zeros(1, F32)

@@ -102,15 +102,11 @@ class Feed(NamedTuple):
     """float32."""
 
 
-class Performer(NamedTuple):
-    """What performs rows of tapes in one go."""
-
-    prepare: Callable[[Any, int, int, Memory, Any, Any, Any], Callable[[Feed, int, int], tuple[int, int]]]
-    """`(tape, start, stop, memory, floats, fixed, done)` to what performs rows start to stop for steps of a feed,
-    `(feed, first, last)`, and returns how it ended, and at which row.  `done` int64 counts, by operation of the
-    program, the vectors that went through tiles."""
-    takes: Callable[[Memory, Any], bool]
-    """Whether it performs a row at all."""
+Perform = Callable[[Feed, int, int], tuple[int, int]]
+"""Performs some rows of a tape for steps of a feed, `(feed, first, last)`; returns how it ended, and at which row."""
+Prepare = Callable[[Any, int, int, Memory, Any, Any, Any], Perform]
+"""`(tape, start, stop, memory, floats, fixed, done)` to what performs rows start to stop.  `done` int64 counts, by
+operation of the program, the vectors that went through tiles."""
 
 
 def constant(array: Any) -> Any:

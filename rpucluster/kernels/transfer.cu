@@ -36,10 +36,24 @@ __device__ __forceinline__ int fired(float wanted, float unit, int slots, u32 li
     return wanted < 0.0f ? -n : n;
 }
 
+// n pulses on a cell of any device, of which the first has the normal z.
+__device__ void write(
+    float* weights, float* hidden, const short* lanes, int stored, i64 place, int n, bool lowers, float z,
+    const float* f, const u32* key, u64 sample, u32 cell
+) {
+    if (f[IS_GENERAL] != 0.0f) {
+        Wide of = wide_cell(lanes_at(lanes, stored, place, cell, key, f), f);
+        fire(weights, hidden, place, n, 0, lowers, of, z, f, key, sample, cell);
+    } else {
+        Cell of = cell_at(lanes, stored, place, cell, key + DEVICE_KEY, f);
+        weights[place] = pulse(weights[place], n, lowers, of, z, f, key, sample, cell);
+    }
+}
+
 // One thread per row of a tile; the pulses wait in counts [tile][row][column] until all columns are read, since noise
 // is numbered along the row.
 extern "C" __global__ void transfer_columns(
-    const float* fast, float* slow, const short* lanes, int stored, const i64* table, const u32* keys,
+    const float* fast, float* slow, float* hidden, const short* lanes, int stored, const i64* table, const u32* keys,
     const u32* column_keys, const float* f, const i64* ints, const float* floats, int slots, const float* gains,
     float* buffer, float* mean, float* reference, const float* choppers, const int* ages, i64 sample, i64 start,
     int tile_rows, int* counts, u64* pulses
@@ -90,10 +104,8 @@ extern "C" __global__ void transfer_columns(
         i64 cell = row * tile.cols + (first + number) % tile.cols;
         bool lowers = n < 0;
         n = lowers ? -n : n;
-        Cell of = cell_at(lanes, stored, tile.offset + cell, (u32)cell, key + DEVICE_KEY, f);
         float z = f[STD] > 0.0f ? normal(hits, sample, (u32)row, key + NOISE_KEY) : 0.0f;
-        float* w = slow + tile.offset + cell;
-        *w = pulse(*w, n, lowers, of, z, f, key, sample, (u32)cell);
+        write(slow, hidden, lanes, stored, tile.offset + cell, n, lowers, z, f, key, sample, (u32)cell);
         ++hits;
         total += n;
     }
@@ -119,7 +131,8 @@ extern "C" __global__ void transfer_switch(
 
 // One warp per row: whole pulses out of the digital matrix.
 extern "C" __global__ void flush_rows(
-    float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f, float* held,
+    float* weights, float* hidden, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
+    float* held,
     float threshold, int slots, i64 sample, u64* pulses
 ) {
     int t = blockIdx.x, lane = threadIdx.x;
@@ -137,9 +150,8 @@ extern "C" __global__ void flush_rows(
             held[place] = held[place] - whole * threshold;
             int n = (int)fabsf(whole);
             u32 ordinal = hits + __popc(vote & ((1u << lane) - 1));
-            Cell of = cell_at(lanes, stored, place, (u32)cell, key + DEVICE_KEY, f);
             float z = f[STD] > 0.0f ? normal(ordinal, sample, (u32)row, key + NOISE_KEY) : 0.0f;
-            weights[place] = pulse(weights[place], n, whole < 0.0f, of, z, f, key, sample, (u32)cell);
+            write(weights, hidden, lanes, stored, place, n, whole < 0.0f, z, f, key, sample, (u32)cell);
             total += n;
         }
         hits += __popc(vote);

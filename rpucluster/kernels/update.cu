@@ -2,12 +2,13 @@
 // rpucluster/kernels/reference.py for the specification and base.py for the tile table.
 
 #define SLOTS 0x7FFFFFFFu
-// Keys of a tile's streams, two words each: x, d, noise, replay, device.
-#define KEYS 10
+// Keys of a tile's streams, two words each: x, d, noise, replay, device, relaxation, program.
+#define KEYS 14
 #define D_KEY 2
 #define NOISE_KEY 4
 #define REPLAY_KEY 6
 #define DEVICE_KEY 8
+#define RELAXATION_KEY 10
 // Places in the floats of a packed rule; see base.py.
 #define STD 1
 #define AHEAD 2
