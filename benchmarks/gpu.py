@@ -4,7 +4,8 @@
 
 Needs CuPy and a GPU, and says so in one line where there is none.  Every part writes what it has found, as it finds it,
 into gpu.json beside this file; a part that fails is noted there and stops no other.  Parts that would start after
-`--seconds` are left out, and MNIST takes as many seeds as there is time for.
+`--seconds` are left out, and MNIST takes as many seeds as there is time for.  The two parts that also need the CPU's
+kernels come last, since Numba may have to compile them for a minute or two.
 
 The floor is what has to be moved at least, at the bandwidth that a copy reaches on the same GPU: for a forward pass
 the weights once; for an update, of each 32-byte sector of the weights that holds a cell that is hit, a read and a
@@ -271,7 +272,7 @@ def mnist(folder: str, samples: int, until: float, note: Note) -> None:
 
 
 def main() -> None:
-    names = ("parity", "tile", "mnist", "largest")
+    names = ("tile", "largest", "parity", "mnist")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", help="directory with MNIST's four IDX files")
     parser.add_argument("--mnist-samples", type=int, default=10_000, help="training samples of each run")

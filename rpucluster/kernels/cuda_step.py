@@ -159,6 +159,8 @@ class _Scratch:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         start, self._used = self._used, self._used + -(-size // _ALIGNED) * _ALIGNED
         self._needed = max(self._needed, self._used)
+        if size == 0:
+            return self._xp.empty(shape, dtype)
         if self._used > self._memory.size:
             return self._xp.empty(0 if np.ndim(shape) == 0 else (*shape[:-1], 0), dtype)
         return self._memory[start : start + size].view(dtype).reshape(shape)
