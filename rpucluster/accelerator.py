@@ -113,7 +113,7 @@ class Accelerator:
         self._xp = array_module(job.run.arrays)
         self._plan = plan
         self._holdings = Holdings(number, job, spec, plan, self._xp)
-        self._compiled = kernels.step_performer(self._xp)
+        self._prepare = kernels.step_performer(self._xp)
         self._scripts: dict[str, _Script] = {}
         self._data: dict[str, tuple[Array, Array]] = {}
         self._programmed_pulses = 0
@@ -252,7 +252,7 @@ class Accelerator:
                     self._rewrite_piece(script, op) if isinstance(op, Rewrite) else _absorb_piece(script, op, call)
                 )
             for row in range(*script.tape.of_operation[index]):
-                if self._compiled is not None and self._holdings.compiles(script.tape.rows[row]):
+                if self._holdings.compiles(script.tape.rows[row]):
                     start, stop = (row if start == stop else start), row + 1
                 else:
                     compile_rows()
@@ -261,16 +261,16 @@ class Accelerator:
         return tuple(pieces)
 
     def _compiled_piece(self, script: _Script, start: int, stop: int) -> Piece:
-        compiled, memory, rows, done = self._compiled, self._holdings.memory, script.tape.rows, script.done
-        floats, fixed = script.interpreter.floats, script.interpreter.fixed
-        if compiled is None:
-            raise ValueError("no compiled code for these arrays")
+        memory, rows = self._holdings.memory, script.tape.rows
+        if memory is None:
+            raise ValueError("rows of a tape without shards")
+        values = script.interpreter.floats, script.interpreter.fixed
+        perform = self._prepare(rows, start, stop, memory, *values, script.done)
         together = max(1, _CELL_VECTORS // (self._holdings.cells * script.tape.minibatch))
 
         def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
             for begin in range(first, last, together):
-                end = min(begin + together, last)
-                problem, row = compiled(rows, start, stop, memory, floats, fixed, done, feed, begin, end)
+                problem, row = perform(feed, begin, min(begin + together, last))
                 if problem:
                     layer = self._holdings.by_slot[rows[row, step.SLOT]].shard.index
                     raise NumericalError(f"layer {layer}: {kernels.problem_message(problem)}")

@@ -90,6 +90,11 @@ def to_host(array: Any) -> NDArray[Any]:
     return np.asarray(array.get())
 
 
+def address(array: Any) -> int:
+    """Where the array's numbers lie, on its device."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
 def gpu_report() -> list[Gpu]:
     """The GPUs that CuPy can use, none if there is no CuPy, driver or GPU; never raises."""
     cupy = _cupy()

@@ -73,8 +73,8 @@ class Holdings:
         last = plan.layers[-1]
         self.reports = last.layer in self.by_layer and rank == last.holders[0]
         """Whether this accelerator is the one of its replica that counts loss and hits."""
-        self.memory = self._memory() if xp is np and blocks else None
-        """What compiled code works on; None where the arrays are not the host's."""
+        self.memory = self._memory() if blocks else None
+        """What tapes are performed on; None where there are no shards."""
 
     @property
     def cells(self) -> int:
@@ -86,9 +86,7 @@ class Holdings:
         return {layer: held.shard for layer, held in self.by_layer.items()}
 
     def compiles(self, row: Any) -> bool:
-        """Whether compiled code performs a row of a tape on these arrays; shapes alone decide."""
-        if self.memory is None:
-            return False
+        """Whether a row of a tape is work for a part of compiled code; shapes and settings decide."""
         grid, vectors = self.by_slot[row[step.SLOT]].grid, int(row[step.ROWS])
         if row[step.CODE] == step.READ:
             return not grid.large_read(vectors)
@@ -148,9 +146,9 @@ class Holdings:
             shards=shards,
             weights=self._weights,
             lanes=self._lanes,
-            table=np.concatenate([part.table for part in parts]),
-            update_keys=np.concatenate([part.update_keys for part in parts]),
-            read_keys=np.concatenate([part.read_keys for part in parts], axis=1),
+            table=self._xp.concatenate([part.table for part in parts]),
+            update_keys=self._xp.concatenate([part.update_keys for part in parts]),
+            read_keys=self._xp.concatenate([part.read_keys for part in parts], axis=1),
             update_ints=np.stack([ints for ints, _ in updates]),
             update_floats=np.stack([floats for _, floats in updates]),
             read_ints=np.stack([ints for ints, _ in reads]),

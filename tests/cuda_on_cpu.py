@@ -4,20 +4,24 @@ import ctypes
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.cuda import CudaKernels, Launcher, source
+from rpucluster.kernels.cuda import source
+from rpucluster.kernels.cuda_launch import Functions, Launcher
 
+KERNEL = r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\('
+"""A kernel in the source, with its name."""
 HAVE_COMPILER = shutil.which("g++") is not None
 
 
-def cuda_kernels_on_cpu(folder: Path) -> CudaKernels:
-    """`CudaKernels` whose arrays are NumPy's and whose launches run compiled C++; built in ``folder``."""
+def cuda_functions_on_cpu(folder: Path) -> Functions:
+    """The kernels by name, as C++ built in ``folder``."""
     code = source()
-    names = re.findall(r"__global__ void (\w+)", code)
+    names = re.findall(KERNEL, code)
     launchers = "\n".join(
         f'extern "C" void launch_{name}(unsigned* grid, unsigned* block, void** arguments) '
         f"{{ launch({name}, grid, block, arguments); }}"
@@ -30,7 +34,7 @@ def cuda_kernels_on_cpu(folder: Path) -> CudaKernels:
     command = ["g++", "-O1", "-std=c++17", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-w"]
     subprocess.run([*command, str(folder / "kernels.cpp"), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
-    return CudaKernels(np, lambda name: _launcher(loaded, name))
+    return cache(lambda name: _launcher(loaded, name))
 
 
 def _launcher(library: ctypes.CDLL, name: str) -> Launcher:

@@ -15,7 +15,7 @@ from rpucluster.devices import ConstantStep, FloatingPoint
 from rpucluster.kernels import (
     Kernels,
     UpdateRule,
-    cuda,
+    cuda_launch,
 )
 from rpucluster.kernels.reference_update import gains
 from rpucluster.tile import PulseCount, UpdateSettings
@@ -112,7 +112,7 @@ def test_a_gpu_thread_takes_several_cells_where_a_grid_is_too_small(
     all_kernels: list[Kernels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 20 x 30 cells are five blocks of threads; 2 must do
-    monkeypatch.setattr(cuda, "_MOST_BLOCKS", 2)
+    monkeypatch.setattr(cuda_launch, "_MOST_BLOCKS", 2)
     grids = grids_of([all_kernels[0], all_kernels[2]], 20, 30, device=FloatingPoint())
     for grid in grids:
         grid.initialise(0.5)

@@ -1,7 +1,7 @@
 """Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +33,7 @@ from rpucluster.kernels.read_rule import ReadRule as ReadRule
 from rpucluster.kernels.read_rule import ReadTotals as ReadTotals
 from rpucluster.kernels.read_rule import Scaling as Scaling
 from rpucluster.kernels.read_rule import pack_read as pack_read
+from rpucluster.kernels.step import Prepare
 from rpucluster.kernels.transfer import FlushRule as FlushRule
 from rpucluster.kernels.transfer import TransferRule as TransferRule
 from rpucluster.kernels.transfer import TransferState as TransferState
@@ -93,14 +94,15 @@ def digital_units(xp: ModuleType) -> "Digital":
     return cuda_digital(xp)
 
 
-def step_performer(xp: ModuleType) -> Callable[..., tuple[int, int]] | None:
-    """What performs tapes on arrays of a module, `rpucluster.kernels.cpu_step.perform`; None where nothing does."""
-    if xp is not np:
-        return None
-    from rpucluster.kernels import cpu_step
+def step_performer(xp: ModuleType) -> Prepare:
+    """What performs tapes on arrays of a module: compiled code, or recorded launches."""
+    if xp is np:
+        from rpucluster.kernels import cpu_step
 
-    perform: Callable[..., tuple[int, int]] = cpu_step.perform
-    return perform
+        return partial(partial, cpu_step.perform)
+    from rpucluster.kernels.cuda import cuda_step
+
+    return cuda_step(xp).prepare
 
 
 def problem_message(end: int) -> str:

@@ -5,7 +5,6 @@ update has the bits of the CPU's.  What launches them is passed in, so that test
 same code around them on the CPU.
 """
 
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from types import ModuleType
@@ -14,20 +13,26 @@ from typing import Any
 import numpy as np
 
 from rpucluster import elementary, layers, rng
+from rpucluster.arrays import to_host
 from rpucluster.devices import LANE_BLOCK, LANE_UNIT, Law
-from rpucluster.errors import NumericalError
-from rpucluster.kernels import base, read_rule, transfer
-from rpucluster.kernels.base import (
-    FIXED_BITS,
-    FIXED_LIMIT,
-    Tiling,
-    UpdateRule,
-    UpdateTotals,
-    input_message,
-    overflow_message,
-    pack_update,
-)
+from rpucluster.kernels import base, cuda_launch, cuda_read, cuda_update, read_rule, transfer
+from rpucluster.kernels.base import FIXED_BITS, FIXED_LIMIT, Tiling, UpdateRule, UpdateTotals, pack_update
 from rpucluster.kernels.cuda_digital import CudaDigital
+from rpucluster.kernels.cuda_launch import (
+    COINCIDENCES,
+    EXPECTED,
+    REPEATS,
+    SLOTS,
+    THREADS,
+    Functions,
+    Launch,
+    Place,
+    alone,
+    check,
+    parts,
+    perform,
+)
+from rpucluster.kernels.cuda_step import CudaStep, graphs
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, Scaling, pack_read
 from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
 
@@ -39,7 +44,10 @@ _ELEMENTARY = ("EXP", "EXP_MIN", "EXP_MAX", "INVERSE_LN2", "LN2_HIGH", "LN2_LOW"
 _READ_ROUNDS = ("INPUT_ROUNDING", "INPUT_NOISE", "OUTPUT_ROUNDING")
 
 OPTIONS = ("--std=c++14", "--fmad=false")
-SOURCES = ("random.cu", "update.cu", "read.cu", "digital.cu", "laws.cu", "transfer.cu")
+SOURCES = ("random.cu", "update.cu", "read.cu", "step.cu", "digital.cu", "laws.cu", "transfer.cu")
+_CLOCK = (
+    "CLOCK_SAMPLE", "CLOCK_PLACE", "CLOCK_X", "CLOCK_Y", "CLOCK_INDICES", "CLOCK_BATCH", "CLOCK_FEATURES",
+)  # fmt: skip
 _RULE = (
     "IS_GENERAL", "LAW_NUMBER", "LANE_NUMBER", "ADDITIVE", "HALF_SELECT", "WRITE_NOISE", "LIFETIME", "LIFETIME_DTOD",
     "REST", "REST_DTOD", "DIFFUSION", "DIFFUSION_DTOD",
@@ -48,11 +56,6 @@ _INDICES = (
     "COLUMN_READ_KEY", "CHOPPER_KEY", "COLUMNS", "BUFFERED", "FORGET", "CHOP_EVERY", "CHOP_RANDOM", "DYNAMIC_REFERENCE",
     "THRESHOLD", "MOMENTUM", "MEMORY", "READ_NOISE", "OUTPUT_STEP", "OUTPUT_LIMIT", "PULSE_UNIT",
 )  # fmt: skip
-_THREADS = 128
-_MOST_BLOCKS = 65_535  # in the second direction of a grid
-
-Launcher = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
-"""Called with grid, block and arguments, as CuPy's kernels are."""
 
 
 def source() -> str:
@@ -79,6 +82,10 @@ def source() -> str:
     lines += [f"#define SCALING_{kind.name} {kind.value}" for kind in Scaling]
     lines += [f"#define SUM_SCALE {2.0**read_rule.SUM_BITS}f", f"#define SUM_LIMIT {read_rule.SUM_LIMIT}f"]
     lines += [f"#define {name} {getattr(transfer, name)}" for name in _INDICES]
+    lines += [f"#define {name} {getattr(cuda_launch, name)}" for name in _CLOCK]
+    lines += [f"#define {name} {getattr(cuda_read, name)}" for name in ("PRODUCT_LINES", "PRODUCT_SLICE")]
+    lines += [f"#define FIXED_LIMIT {FIXED_LIMIT}f", f"#define FIXED_MOST {int(FIXED_LIMIT) << FIXED_BITS}ll"]
+    lines += [f"#define FIXED_SCALE {2.0**FIXED_BITS}", f"#define FIXED_UNIT {2.0**-FIXED_BITS!r}"]
     lines += [f"#define {name} {getattr(base, name)}" for name in _RULE]
     lines += [f"#define LAW_{law.name} {law.value}" for law in Law]
     folder = resources.files(__package__)
@@ -94,15 +101,25 @@ def _named(prefix: str, module: Any, names: tuple[str, ...]) -> list[str]:
     return [f"#define {prefix}_{name} ({np.float32(value):.8e}f)" for name, value in found.items()]
 
 
+@cache
+def functions_of(cupy: ModuleType) -> Functions:
+    """The kernels by name, compiled for the current GPU at the first use (CuPy keeps them on disk)."""
+    return cache(cupy.RawModule(code=source(), options=OPTIONS).get_function)
+
+
 def cuda_kernels(cupy: ModuleType) -> "CudaKernels":
-    """The kernels, compiled for the current GPU at their first launch (CuPy keeps them on disk)."""
-    module = cupy.RawModule(code=source(), options=OPTIONS)
-    return CudaKernels(cupy, cache(module.get_function))
+    """The kernels behind the interface."""
+    return CudaKernels(cupy, functions_of(cupy))
 
 
 def cuda_digital(cupy: ModuleType) -> CudaDigital:
-    """The digital units, likewise."""
-    return CudaDigital(cupy, cache(cupy.RawModule(code=source(), options=OPTIONS).get_function))
+    """The digital units."""
+    return CudaDigital(cupy, functions_of(cupy))
+
+
+def cuda_step(cupy: ModuleType) -> CudaStep:
+    """What performs tapes, with graphs."""
+    return CudaStep(cupy, functions_of(cupy), graphs(cupy))
 
 
 class CudaKernels:
@@ -110,25 +127,25 @@ class CudaKernels:
 
     name = "cuda"
 
-    def __init__(self, xp: Any, function: Callable[[str], Launcher]) -> None:
+    def __init__(self, xp: Any, function: Functions) -> None:
         self._xp = xp
         self._function = function
         self._floats = cache(lambda rule: xp.asarray(pack_update(rule)[1]))
-        self._read_numbers = cache(lambda rule: tuple(xp.asarray(numbers) for numbers in pack_read(rule)))
+        self._numbers = cache(lambda rule: cuda_read.numbers_of(xp, pack_read(rule)))
         self._transfer = cache(lambda rule: [xp.asarray(array) for array in pack_transfer(rule)])
 
     def large_read(self, tiling: Tiling, samples: int) -> bool:
-        """Every read is a call of its own."""
-        return True
+        """Every read belongs to the list of launches of its step."""
+        return False
 
     def large_update(self, tiling: Tiling, samples: int) -> bool:
-        """Every update is a call of its own."""
-        return True
+        """Every update of a plain device belongs to that list."""
+        return False
 
     def draw_lanes(self, out: Any, tiling: Tiling, keys: Any, lanes: int, first: int) -> None:
         """Lanes of the shard's cells from number ``first`` on."""
         count = len(out) // lanes
-        self._launch("update_lanes", (_parts(len(out) // LANE_BLOCK, _THREADS),), (_THREADS,), (
+        self._launch("update_lanes", (parts(len(out) // LANE_BLOCK, THREADS),), (THREADS,), (
             tiling.table, keys, np.int32(tiling.tiles), np.int32(lanes // LANE_BLOCK), np.int64(first),
             np.int64(count), out,
         ))  # fmt: skip
@@ -145,59 +162,31 @@ class CudaKernels:
         lr: float, first_sample: int, rule: UpdateRule, hidden: Any = None,
     ) -> UpdateTotals:  # fmt: skip
         """Fire the pulse trains of a batch."""
-        xp, samples, table = self._xp, np.int32(len(x)), tiling.table
-        each = tiling.tiles * len(x)
-        slots, status = xp.zeros(each, "i4"), xp.zeros(1, "i4")
-        gains, totals = xp.zeros((2, each), "f4"), xp.zeros((2, each), "u8")
-        coincidences = xp.zeros(1, "u8")
-        self._launch("update_gains", (each,), (32,), (
-            table, x, d, samples, np.int32(tiling.cols), np.int32(tiling.rows), np.float32(lr),
-            np.float32(rule.device.granularity), np.int32(rule.bit_length), np.int32(rule.update_management),
-            np.int32(rule.dynamic_bit_length), slots, gains[0], gains[1], status,
-        ))  # fmt: skip
-        words = []
-        sides = ((x, tiling.cols, tiling.tile_cols), (d, tiling.rows, tiling.tile_rows))
-        for is_d, (values, lines, padded) in enumerate(sides):
-            words.append(xp.empty((each, padded), "u4"))
-            self._launch("update_trains", (each, _parts(padded, _THREADS)), (_THREADS,), (
-                table, keys, values, samples, np.int32(lines), np.int32(is_d), np.int32(padded), slots, gains[is_d],
-                np.int64(first_sample), words[is_d], totals[is_d], status,
-            ))  # fmt: skip
-        name = "update_per_batch" if rule.noise_per_batch else "update_per_sample"
-        planes = (weights,)
-        if not rule.device.plain:
-            name, planes = "laws_per_sample", (weights, _hidden(hidden, weights))
-        # a warp for each row
-        self._launch(name, (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
-            *planes, lanes, np.int32(len(lanes) > 0), table, keys, self._floats(rule), *words, samples,
-            np.int32(tiling.tile_rows), np.int32(tiling.tile_cols), np.int64(first_sample), np.int32(rule.raise_only),
-            coincidences, status,
-        ))  # fmt: skip
-        if int(status[0]):
-            raise NumericalError(input_message())
-        expected = slots * (totals[0] * 2.0**-32) * (totals[1] * 2.0**-32)
-        return UpdateTotals(int(slots.sum()), int(coincidences[0]), float(expected.sum()), each)
+        place = alone(self._xp, first_sample, lr)
+        packed = pack_update(rule)
+        self._perform(
+            cuda_update.pulsed_update(
+                self._xp.empty, place, weights, _hidden(hidden, weights), lanes, tiling, keys, x, d, *packed,
+                self._floats(rule),
+            ),
+            place,
+        )  # fmt: skip
+        counts, expected = to_host(place.shared.counts), float(place.shared.sums[EXPECTED])
+        return UpdateTotals(int(counts[SLOTS]), int(counts[COINCIDENCES]), expected, tiling.tiles * len(x))
 
     def relax(
         self, weights: Any, lanes: Any, tiling: Tiling, keys: Any, first_sample: int, rule: UpdateRule,
         hidden: Any = None,
     ) -> None:  # fmt: skip
         """Let the time of an update pass."""
-        grid = (tiling.tiles, _parts(tiling.tile_rows * tiling.tile_cols, _THREADS))
-        self._launch("laws_relax", grid, (_THREADS,), (
-            weights, _hidden(hidden, weights), lanes, np.int32(len(lanes) > 0), tiling.table, keys, self._floats(rule),
-            np.int64(first_sample),
-        ))  # fmt: skip
+        place = alone(self._xp, first_sample)
+        launch = cuda_update.relax(place, weights, _hidden(hidden, weights), lanes, tiling, keys, self._floats(rule))
+        perform(self._function, [launch])
 
     def exact_update(self, weights: Any, tiling: Tiling, x: Any, d: Any, lr: float) -> UpdateTotals:
         """``w -= (lr * d) x``, one sample after the other."""
-        if not bool(self._xp.isfinite(x).all() & self._xp.isfinite(d).all()):
-            raise NumericalError(input_message())
-        grid = (tiling.tiles, _parts(tiling.tile_rows * tiling.tile_cols, _THREADS))
-        self._launch("update_exact", grid, (_THREADS,), (
-            weights, tiling.table, x, d, np.int32(len(x)), np.int32(tiling.cols), np.int32(tiling.rows),
-            np.float32(lr),
-        ))  # fmt: skip
+        place = alone(self._xp, 0, lr)
+        self._perform(cuda_update.exact_update(self._xp.empty, place, weights, tiling, x, d), place)
         return UpdateTotals(0, 0, 0.0, tiling.tiles * len(x))
 
     def transfer(
@@ -208,7 +197,7 @@ class CudaKernels:
         xp, table = self._xp, tiling.table
         packed = self._transfer(rule)
         counts, pulses = xp.empty((tiling.tiles, tiling.tile_rows, rule.columns), "i4"), xp.zeros(1, "u8")
-        self._launch("transfer_columns", (tiling.tiles, _parts(tiling.tile_rows, _THREADS)), (_THREADS,), (
+        self._launch("transfer_columns", (tiling.tiles, parts(tiling.tile_rows, THREADS)), (THREADS,), (
             fast, slow, _hidden(hidden, slow), lanes, np.int32(len(lanes) > 0), table, keys, column_keys,
             self._floats(rule.update), *packed, np.int32(rule.update.bit_length), gains, *state, np.int64(sample),
             np.int64(start), np.int32(tiling.tile_rows), counts, pulses,
@@ -225,7 +214,7 @@ class CudaKernels:
     ) -> int:  # fmt: skip
         """Fire the whole pulses of a digital matrix."""
         pulses = self._xp.zeros(1, "u8")
-        self._launch("flush_rows", (tiling.tiles, _parts(32 * tiling.tile_rows, _THREADS)), (32, 4), (
+        self._launch("flush_rows", (tiling.tiles, parts(32 * tiling.tile_rows, THREADS)), (32, 4), (
             weights, _hidden(hidden, weights), lanes, np.int32(len(lanes) > 0), tiling.table, keys,
             self._floats(rule.update), held, np.float32(rule.threshold), np.int32(rule.update.bit_length),
             np.int64(sample), pulses,
@@ -237,73 +226,39 @@ class CudaKernels:
         backward: bool, learn: bool,
     ) -> ReadTotals:  # fmt: skip
         """Analog products, summed over tiles in fixed point."""
-        xp, table, samples, back = self._xp, tiling.table, np.int32(len(lines)), np.int32(backward)
-        each, first = tiling.tiles * len(lines), np.int64(first_sample)
-        (width, padded_in), (out, padded_out) = _lines(tiling, backward)
-        numbers = self._read_numbers(rule)
-        scale, noise = xp.empty((2, each), "f4")
-        v, y = xp.empty((each, padded_in), "f4"), xp.empty((each, padded_out), "f4")
-        pending, saturated, status = xp.empty(each, "i4"), xp.empty(each, "i4"), xp.zeros(1, "i4")
-        repeats, sums = xp.zeros(1, "u8"), xp.zeros((len(lines), out), "i8")
-        self._launch("read_scales", (each,), (32,), (
-            table, lines, samples, np.int32(width), back, *numbers, scale, pending, saturated, status,
-        ))  # fmt: skip
-        if rule.scaling is Scaling.AVERAGE:
-            self._launch("read_averages", (_parts(tiling.tiles, 32),), (32,), (
-                np.int32(tiling.tiles), samples, np.int32(learn), numbers[1], averages, scale, pending, status,
-            ))  # fmt: skip
-        for repeat in range(rule.rounds + 1):
-            self._launch("read_convert", (each,), (32,), (
-                table, keys, lines, samples, np.int32(width), np.int32(padded_in), back, *numbers, first,
-                np.int32(repeat), scale, pending, saturated, repeats, v, noise, status,
-            ))  # fmt: skip
-            self._launch("read_product", (each, _parts(padded_out, 128 if backward else 4)), (32, 4), (
-                weights, table, keys, v, noise, samples, np.int32(padded_in), np.int32(padded_out), back, *numbers,
-                first, np.int32(repeat), pending, saturated, y, status,
-            ))  # fmt: skip
-            self._launch("read_add", (each, _parts(padded_out, _THREADS)), (_THREADS,), (
-                table, samples, np.int32(out), np.int32(padded_out), back, np.int32(repeat == rule.rounds), y, scale,
-                pending, saturated, sums, status,
-            ))  # fmt: skip
-        self._check(status, sums)
-        return ReadTotals(sums, each, int(repeats[0]))
+        place, sums = alone(self._xp, first_sample), self._sums(tiling, lines, backward)
+        self._perform(
+            cuda_read.read(
+                self._xp.empty, place, weights, tiling, keys, averages, lines, sums, self._numbers(rule),
+                exact=False, backward=backward, learn=learn,
+            ),
+            place,
+        )  # fmt: skip
+        return ReadTotals(sums, tiling.tiles * len(lines), int(place.shared.counts[REPEATS]))
 
     def exact_read(self, weights: Any, tiling: Tiling, lines: Any, backward: bool) -> ReadTotals:
         """Products without converters or noise, summed over tiles in fixed point."""
-        each = tiling.tiles * len(lines)
-        (width, _), (out, padded_out) = _lines(tiling, backward)
-        sums, status = self._xp.zeros((len(lines), out), "i8"), self._xp.zeros(1, "i4")
-        if not bool(self._xp.isfinite(lines).all()):
-            raise NumericalError(input_message())
-        self._launch("read_exact", (each, _parts(padded_out, 128 if backward else 4)), (32, 4), (
-            weights, tiling.table, lines, np.int32(len(lines)), np.int32(width), np.int32(out), np.int32(backward),
-            sums, status,
-        ))  # fmt: skip
-        self._check(status, sums)
-        return ReadTotals(sums, each, 0)
+        place, sums = alone(self._xp, 0), self._sums(tiling, lines, backward)
+        self._perform(
+            cuda_read.read(
+                self._xp.empty, place, weights, tiling, place.shared.whole, place.shared.whole, lines, sums,
+                self._numbers(ReadRule()), exact=True, backward=backward, learn=False,
+            ),
+            place,
+        )  # fmt: skip
+        return ReadTotals(sums, tiling.tiles * len(lines), 0)
+
+    def _sums(self, tiling: Tiling, lines: Any, backward: bool) -> Any:
+        return self._xp.empty((len(lines), tiling.cols if backward else tiling.rows), "i8")
 
     def _launch(self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         self._function(name)(grid, block, arguments)
 
-    def _check(self, status: Any, sums: Any) -> None:
-        end = int(status[0])
-        if end == 2:
-            raise NumericalError(input_message())
-        if end or bool((abs(sums) >= int(FIXED_LIMIT) << FIXED_BITS).any()):
-            raise NumericalError(overflow_message())
+    def _perform(self, launches: list[Launch], place: Place) -> None:
+        perform(self._function, launches)
+        check(place.shared.status)
 
 
 def _hidden(hidden: Any, weights: Any) -> Any:
     """What pulses move; any pointer where that is the weights."""
     return weights if hidden is None or len(hidden) == 0 else hidden
-
-
-def _parts(count: int, size: int) -> int:
-    """Blocks of so many threads for a number of lines or cells; the kernels of cells take several each."""
-    return min(-(-count // size), _MOST_BLOCKS)
-
-
-def _lines(tiling: Tiling, backward: bool) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(lines of the shard, of its largest tile) of the inputs and of the outputs."""
-    rows, cols = (tiling.rows, tiling.tile_rows), (tiling.cols, tiling.tile_cols)
-    return (rows, cols) if backward else (cols, rows)

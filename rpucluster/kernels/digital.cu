@@ -31,13 +31,13 @@ __device__ __forceinline__ float hyperbolic_tangent(float y) {
 // Sums in units of 2^-40 to float32, the bias added if there is one, and the activation function.
 extern "C" __global__ void digital_activate(
     const i64* sums, i64 stride_in, const float* bias, int biased, int function, int vectors, int width, float* out,
-    i64 stride_out, int* status
+    i64 stride_out, int* status, int mark
 ) {
     i64 at = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (i64)vectors * width) return;
+    if (at >= (i64)vectors * width || *status) return;
     i64 b = at / width, j = at % width;
-    double value = (double)sums[b * stride_in + j] * 9.094947017729282379150390625e-13;
-    if (!(fabs(value) < (double)SUM_LIMIT)) *status = OUT_OF_RANGE;
+    double value = (double)sums[b * stride_in + j] * FIXED_UNIT;
+    if (!(fabs(value) < (double)FIXED_LIMIT)) fail(status, mark | OUT_OF_RANGE);
     float y = (float)value;
     if (biased) y = y + bias[j];
     if (function == LAYERS_SIGMOID) y = 1.0f / (1.0f + exponential(-fmaxf(y, LAYERS_SIGMOID_LOWEST)));
@@ -61,14 +61,14 @@ extern "C" __global__ void digital_derive(
     delta[b * stride_out + j] = g;
 }
 
-// Softmax and cross-entropy, a thread per sample, since the sum goes from left to right: the error, and of each sample
-// the sum, the exponent of its label and whether that is on top.
+// Softmax and cross-entropy, a thread per sample, since the sum goes from left to right: the error, and of each sample its
+// loss in nats and whether its label is on top.  `labels` are those of the samples, or of a data set that the clock names.
 extern "C" __global__ void digital_score(
-    const float* logits, i64 stride_in, const i64* labels, int vectors, int width, float* error, i64 stride_out,
-    float* sums, float* exponents, int* hits
+    const float* logits, i64 stride_in, const i64* labels, int indexed, const i64* clock, i64 first, int vectors,
+    int width, float* error, i64 stride_out, double* losses, int* hits, const int* status
 ) {
     i64 b = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (b >= vectors) return;
+    if (b >= vectors || *status) return;
     const float* y = logits + b * stride_in;
     float* out = error + b * stride_out;
     int top = 0;
@@ -80,9 +80,28 @@ extern "C" __global__ void digital_score(
         total += out[j];
     }
     for (int j = 0; j < width; ++j) out[j] = out[j] / total;
-    i64 label = labels[b];
+    i64 label = indexed ? ((const i64*)clock[CLOCK_Y])[sample_row(clock, first + b)] : labels[b];
     out[label] -= 1.0f;
-    sums[b] = total;
-    exponents[b] = y[label] - most;
+    losses[b] = log((double)total) - (double)(y[label] - most);
     hits[b] = top == label;
+}
+
+// One warp: adds the scores of some samples up, in an order that is always the same.
+extern "C" __global__ void digital_tally(
+    int vectors, const double* losses, const int* hits, double* loss, u64* hit, const int* status
+) {
+    if (*status) return;
+    double sum = 0.0;
+    u64 count = 0;
+    for (int b = threadIdx.x; b < vectors; b += 32) {
+        sum += losses[b];
+        count += hits[b];
+    }
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        sum += __shfl_xor_sync(WARP, sum, distance);
+        count += __shfl_xor_sync(WARP, count, distance);
+    }
+    if (threadIdx.x != 0) return;
+    *loss += sum;
+    *hit += count;
 }

@@ -179,13 +179,14 @@ __device__ void fire(
     weights[place] = w;
 }
 
-// One warp per row, samples in order, as update_per_sample.
+// One warp per row, samples in order; a lane always has the same columns, so the weights need no exchange.
 extern "C" __global__ void laws_per_sample(
     float* weights, float* hidden, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
-    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
-    int raise_only, u64* coincidences, const int* status
+    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, const i64* clock,
+    i64 from_clock, int raise_only, u64* coincidences, const int* status
 ) {
     int t = blockIdx.x, lane = threadIdx.x;
+    i64 first_sample = clock[CLOCK_SAMPLE] + from_clock;
     i64 row = (i64)blockIdx.y * blockDim.y + threadIdx.y;
     Tile tile = tile_at(table, t);
     if (*status || row >= tile.rows) return;
@@ -222,9 +223,11 @@ extern "C" __global__ void laws_per_sample(
 // What the time of an update operation does to all cells.
 extern "C" __global__ void laws_relax(
     float* weights, float* hidden, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
-    i64 first_sample
+    const i64* clock, i64 from_clock, const int* status
 ) {
     Tile tile = tile_at(table, blockIdx.x);
+    if (*status) return;
+    i64 first_sample = clock[CLOCK_SAMPLE] + from_clock;
     const u32* key = keys + KEYS * blockIdx.x;
     FOR_CELLS(tile) {
         i64 place = tile.offset + cell;

@@ -74,12 +74,41 @@ __device__ __forceinline__ Tile tile_at(const i64* table, int t) {
     return tile;
 }
 
-// Largest magnitude of n numbers, as bits, over the lanes of a warp; at or above INFINITY_BITS if not all are finite.
+// How an operation ended, in the lower two bits of a status; the others say which row of a tape it belongs to.
+#define OUT_OF_RANGE 1
+#define NOT_FINITE 2
+
+// Only the first problem is kept.  Kernels that change something do nothing after it.
+__device__ __forceinline__ void fail(int* status, int problem) { atomicCAS(status, 0, problem); }
+
 #define WARP 0xFFFFFFFFu
 #define INFINITY_BITS 0x7F800000
+// Threads of a block that works together, and its warps.
+#define WIDE 256
+#define WARPS 8
+
+// Largest magnitude of n numbers, as bits, over the threads of a block of WIDE, for all of them; at or above
+// INFINITY_BITS if not all numbers are finite.
 __device__ __forceinline__ int peak_bits(const float* values, i64 n) {
+    __shared__ int found[WARPS];
     int peak = 0;
-    for (i64 j = threadIdx.x; j < n; j += 32) peak = max(peak, __float_as_int(values[j]) & 0x7FFFFFFF);
+    for (i64 j = threadIdx.x; j < n; j += WIDE) peak = max(peak, __float_as_int(values[j]) & 0x7FFFFFFF);
     for (int distance = 16; distance > 0; distance >>= 1) peak = max(peak, __shfl_xor_sync(WARP, peak, distance));
+    if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = peak;
+    __syncthreads();
+    for (int w = 0; w < WARPS; ++w) peak = max(peak, found[w]);
+    __syncthreads();  // the next call writes there
     return peak;
+}
+
+// Sum over the threads of such a block, for all of them, in an order that is always the same.
+__device__ __forceinline__ float block_sum(float value) {
+    __shared__ float found[WARPS];
+    for (int distance = 16; distance > 0; distance >>= 1) value += __shfl_xor_sync(WARP, value, distance);
+    if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = 0.0f;
+    for (int w = 0; w < WARPS; ++w) value += found[w];
+    __syncthreads();
+    return value;
 }

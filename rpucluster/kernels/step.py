@@ -5,6 +5,7 @@ Values live in two flat arenas, float32 and int64.  A row works on `ROWS` vector
 on whole vectors, so there FIRST is 0 and the stride is the number of lines of the shard.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -51,7 +52,10 @@ EXPECTED, LOSS = range(2)
 
 
 class Memory(NamedTuple):
-    """The arrays of an accelerator that a step reads and changes; all of one device."""
+    """The arrays of an accelerator that a step reads and changes.
+
+    Those of cells, tiles and biases lie on one device; the table of shards, packed rules, counts and sums on the host.
+    """
 
     shards: Any
     """int64 (shards, SHARD_COLUMNS)."""
@@ -96,6 +100,13 @@ class Feed(NamedTuple):
     """Index of the first sample of the first step since the start of training (or of evaluation)."""
     learning_rate: Any
     """float32."""
+
+
+Perform = Callable[[Feed, int, int], tuple[int, int]]
+"""Performs some rows of a tape for steps of a feed, `(feed, first, last)`; returns how it ended, and at which row."""
+Prepare = Callable[[Any, int, int, Memory, Any, Any, Any], Perform]
+"""`(tape, start, stop, memory, floats, fixed, done)` to what performs rows start to stop.  `done` int64 counts, by
+operation of the program, the vectors that went through tiles."""
 
 
 def constant(array: Any) -> Any:

@@ -52,22 +52,23 @@ __device__ __forceinline__ Cell cell_at(
     return found;
 }
 
-// One warp per tile and sample: slots to use and the two gains; status becomes 1 if an input is not finite.
-extern "C" __global__ void update_gains(
+// One block per tile and sample: slots to use, the two gains, and sums of probabilities set to 0.
+extern "C" __global__ void __launch_bounds__(WIDE) update_gains(
     const i64* table, const float* x, const float* d, int samples, int shard_cols, int shard_rows,
-    float lr, float dw_min, int bit_length, int management, int dynamic,
-    int* slots, float* gain_x, float* gain_d, int* status
+    const float* rate, float dw_min, int bit_length, int management, int dynamic,
+    int* slots, float* gain_x, float* gain_d, u64* totals, int* status, int mark
 ) {
     int at = blockIdx.x, b = at % samples;
     Tile tile = tile_at(table, at / samples);
     int x_bits = peak_bits(x + (i64)b * shard_cols + tile.col0, tile.cols);
     int d_bits = peak_bits(d + (i64)b * shard_rows + tile.row0, tile.rows);
     if (threadIdx.x != 0) return;
+    totals[at] = totals[gridDim.x + at] = 0;
     if (x_bits >= INFINITY_BITS || d_bits >= INFINITY_BITS) {
-        *status = 1;
+        fail(status, mark | NOT_FINITE);
         return;
     }
-    float x_peak = __int_as_float(x_bits), d_peak = __int_as_float(d_bits);
+    float lr = *rate, x_peak = __int_as_float(x_bits), d_peak = __int_as_float(d_bits);
     float wanted = ((lr * x_peak) * d_peak) / dw_min;
     bool quiet = x_peak == 0.0f || d_peak == 0.0f || lr == 0.0f;
     int bits = bit_length;
@@ -86,30 +87,55 @@ extern "C" __global__ void update_gains(
     gain_d[at] = for_x == 0.0f ? 0.0f : for_d;
 }
 
-// One thread per line: its train, and the sum of the 32-bit probabilities of the lines.
+// One thread per line, those of x (columns) first: its train, and the sum of the 32-bit probabilities of each side.
 extern "C" __global__ void update_trains(
-    const i64* table, const u32* keys, const float* values, int samples, int shard_lines, int is_d, int padded,
-    const int* slots, const float* gains, i64 first_sample, u32* words, u64* totals, const int* status
+    const i64* table, const u32* keys, const float* x, const float* d, int samples, int shard_cols, int shard_rows,
+    int tile_cols, int tile_rows, const int* slots, const float* gain_x, const float* gain_d, const i64* clock,
+    i64 first_sample, u32* x_words, u32* d_words, u64* totals, const int* status
 ) {
     int at = blockIdx.x, t = at / samples, b = at % samples;
     int line = blockIdx.y * blockDim.x + threadIdx.x;
+    bool is_d = line >= tile_cols;
     Tile tile = tile_at(table, t);
+    if (is_d) line -= tile_cols;
     if (*status || line >= (is_d ? tile.rows : tile.cols)) return;
-    float value = values[(i64)b * shard_lines + (is_d ? tile.row0 : tile.col0) + line];
-    float p = value == 0.0f ? 0.0f : fminf(fabsf(value) * gains[at], 1.0f);
+    float value = is_d ? d[(i64)b * shard_rows + tile.row0 + line] : x[(i64)b * shard_cols + tile.col0 + line];
+    float p = value == 0.0f ? 0.0f : fminf(fabsf(value) * (is_d ? gain_d[at] : gain_x[at]), 1.0f);
     u32 word = 0;
     if (p > 0.0f) {
-        u64 limit = (u64)ceil((double)p * 4294967296.0);
+        u64 limit = (u64)ceil((double)p * 4294967296.0), sample = clock[CLOCK_SAMPLE] + first_sample + b;
         int bits = slots[at];
         for (int block = 0; 4 * block < bits; ++block) {
-            Block u = philox(8 * (u32)line + block, first_sample + b, 0, keys + KEYS * t + (is_d ? D_KEY : 0));
+            Block u = philox(8 * (u32)line + block, sample, 0, keys + KEYS * t + (is_d ? D_KEY : 0));
             for (int lane = 0; lane < 4 && 4 * block + lane < bits; ++lane)
                 word |= (u32)(u.w[lane] < limit) << (4 * block + lane);
         }
         if (value < 0.0f) word |= ~SLOTS;
-        atomicAdd(totals + at, limit);
+        atomicAdd(totals + (is_d ? gridDim.x : 0) + at, limit);
     }
-    words[(i64)at * padded + line] = word;
+    if (is_d) d_words[(i64)at * tile_rows + line] = word;
+    else x_words[(i64)at * tile_cols + line] = word;
+}
+
+// One warp: slots used, and coincidences expected, sum of slots * p * q over cells.
+extern "C" __global__ void update_count(
+    int each, const int* slots, const u64* totals, u64* used, double* expected, const int* status
+) {
+    if (*status) return;
+    u64 count = 0;
+    double sum = 0.0;
+    for (int at = threadIdx.x; at < each; at += 32) {
+        count += slots[at];
+        sum += (double)slots[at] * ((double)totals[at] * 2.3283064365386963e-10) *
+               ((double)totals[each + at] * 2.3283064365386963e-10);
+    }
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        count += __shfl_xor_sync(WARP, count, distance);
+        sum += __shfl_xor_sync(WARP, sum, distance);
+    }
+    if (threadIdx.x != 0) return;
+    *used += count;
+    *expected += sum;
 }
 
 // n pulses one by one, the weight clipped after each.
@@ -140,42 +166,102 @@ __device__ __forceinline__ float pulse(
     return fminf(fmaxf(lowers ? old - amount : old + amount, of.low), of.high);
 }
 
-// One warp per row, samples in order; a lane always has the same columns, so the weights need no exchange.
-extern "C" __global__ void update_per_sample(
+// A number of each thread of a warp added to a count.
+__device__ __forceinline__ void add_up(u64 found, u64* count) {
+    for (int distance = 16; distance > 0; distance >>= 1) found += __shfl_xor_sync(WARP, found, distance);
+    if (threadIdx.x % 32 == 0 && found) atomicAdd(count, found);
+}
+
+// One block per row, a thread per column and WIDE columns at a time.  A thread finds the hits of its cell in up to
+// TOGETHER samples, the block numbers them along the row and makes their normals side by side, whoever's they are, and
+// then each thread changes its cell, hit after hit: so weight and tolerances are moved once for these samples.
+#define TOGETHER 32
+extern "C" __global__ void __launch_bounds__(WIDE) update_per_sample(
     float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
-    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
-    int raise_only, u64* coincidences, const int* status
+    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, const i64* clock,
+    i64 first_sample, int raise_only, u64* coincidences, const int* status
 ) {
-    int t = blockIdx.x, lane = threadIdx.x;
-    i64 row = (i64)blockIdx.y * blockDim.y + threadIdx.y;
+    __shared__ u32 queue[WIDE * TOGETHER];       // sample and number of each hit, then its normal
+    __shared__ u32 counts[WARPS][TOGETHER];      // hits of the columns of each warp
+    __shared__ u32 votes[WARPS][TOGETHER];       // which columns these are
+    __shared__ u32 places[WARPS][TOGETHER];      // where the first of them stands in the queue
+    __shared__ u32 d_of[WARPS][TOGETHER];        // the row's trains; every warp has its own copy
+    int t = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Tile tile = tile_at(table, t);
-    if (*status || row >= tile.rows) return;
+    if (*status) return;
     const u32* key = keys + KEYS * t;
-    float std = f[STD];
+    bool noisy = f[STD] > 0.0f;
+    u32 below = (1u << lane) - 1;
     u64 found = 0;
-    for (int b = 0; b < samples; ++b) {
-        i64 at = (i64)t * samples + b;
-        u32 d_word = d_words[at * tile_rows + row];
-        if ((d_word & SLOTS) == 0) continue;
-        u32 hits = 0;
-        for (i64 start = 0; start < tile.cols; start += 32) {
-            i64 j = start + lane;
-            u32 x_word = j < tile.cols ? x_words[at * tile_cols + j] : 0;
-            bool lowers = (d_word ^ x_word) <= SLOTS;
-            int n = lowers && raise_only ? 0 : __popc(d_word & x_word & SLOTS);
-            u32 vote = __ballot_sync(WARP, n > 0);
-            if (n > 0) {
-                u32 ordinal = hits + __popc(vote & ((1u << lane) - 1));
-                i64 cell = row * tile.cols + j, place = tile.offset + cell;
-                Cell of = cell_at(lanes, stored, place, (u32)cell, key + DEVICE_KEY, f);
-                float z = std > 0.0f ? normal(ordinal, first_sample + b, (u32)row, key + NOISE_KEY) : 0.0f;
-                weights[place] = pulse(weights[place], n, lowers, of, z, f, key, first_sample + b, (u32)cell);
-                found += n;
+    for (i64 row = blockIdx.y; row < tile.rows; row += gridDim.y) {
+        for (int begin = 0; begin < samples; begin += TOGETHER) {
+            i64 at = (i64)t * samples + begin;
+            u64 sample = clock[CLOCK_SAMPLE] + first_sample + begin;
+            u32 d_word = begin + lane < samples ? d_words[(at + lane) * tile_rows + row] : 0;  // of sample `lane`
+            u32 firing = __ballot_sync(WARP, (d_word & SLOTS) != 0);
+            if (firing == 0) continue;
+            d_of[warp][lane] = d_word;
+            u32 number = 0;  // hits of sample `lane` in the columns before
+            for (i64 start = 0; start < tile.cols; start += WIDE) {
+                i64 j = start + threadIdx.x;
+                u32 hits = 0, mine = 0;
+                for (u32 left = firing; left != 0; left &= left - 1) {
+                    int b = __ffs(left) - 1;
+                    u32 d = __shfl_sync(WARP, d_word, b), x = j < tile.cols ? x_words[(at + b) * tile_cols + j] : 0;
+                    bool hit = (d & x & SLOTS) != 0 && !(raise_only && (d ^ x) <= SLOTS);
+                    u32 vote = __ballot_sync(WARP, hit);
+                    hits |= (u32)hit << b;
+                    if (lane == b) mine = vote;
+                }
+                counts[warp][lane] = __popc(mine);
+                __syncthreads();
+                u32 before = 0, total = 0;
+                for (int w = 0; w < WARPS; ++w) {
+                    before += w < warp ? counts[w][lane] : 0;
+                    total += counts[w][lane];
+                }
+                u32 up_to = total;  // hits of the samples up to `lane`
+                for (int distance = 1; distance < 32; distance <<= 1) {
+                    u32 other = __shfl_up_sync(WARP, up_to, distance);
+                    if (lane >= distance) up_to += other;
+                }
+                u32 all = __shfl_sync(WARP, up_to, 31), place = up_to - total + before;
+                votes[warp][lane] = mine;
+                places[warp][lane] = place;
+                __syncwarp(WARP);
+                if (noisy) {
+                    for (u32 left = firing; left != 0; left &= left - 1) {
+                        int b = __ffs(left) - 1;
+                        u32 of_sample = __shfl_sync(WARP, number + before, b), prior = __popc(votes[warp][b] & below);
+                        if (hits >> b & 1) queue[places[warp][b] + prior] = (of_sample + prior) * TOGETHER + b;
+                    }
+                    __syncthreads();
+                    for (u32 k = threadIdx.x; k < all; k += WIDE) {
+                        u32 hit = queue[k];
+                        float z = normal(hit / TOGETHER, sample + hit % TOGETHER, (u32)row, key + NOISE_KEY);
+                        queue[k] = (u32)__float_as_int(z);
+                    }
+                }
+                number += total;
+                __syncthreads();
+                if (hits == 0) continue;
+                i64 cell = row * tile.cols + j, where = tile.offset + cell;
+                Cell of = cell_at(lanes, stored, where, (u32)cell, key + DEVICE_KEY, f);
+                float w = weights[where];
+                for (u32 left = hits; left != 0; left &= left - 1) {
+                    int b = __ffs(left) - 1;
+                    u32 d = d_of[warp][b], x = x_words[(at + b) * tile_cols + j];
+                    u32 slot = places[warp][b] + __popc(votes[warp][b] & below);
+                    int n = __popc(d & x & SLOTS);
+                    float z = noisy ? __int_as_float((int)queue[slot]) : 0.0f;
+                    w = pulse(w, n, (d ^ x) <= SLOTS, of, z, f, key, sample + b, (u32)cell);
+                    found += n;
+                }
+                weights[where] = w;
             }
-            hits += __popc(vote);
         }
     }
-    if (found) atomicAdd(coincidences, found);
+    add_up(found, coincidences);
 }
 
 // All pulses of a batch as one draw of noise, or one by one where a clip between two of them is possible; xs and ds
@@ -200,45 +286,59 @@ __device__ __forceinline__ float pulse_batch(
     return old;
 }
 
-// One warp per row, as above, but first all samples of a cell are counted.
-extern "C" __global__ void update_per_batch(
+// As above, but the pulses of all samples of a cell are counted first, and have one normal.
+extern "C" __global__ void __launch_bounds__(WIDE) update_per_batch(
     float* weights, const short* lanes, int stored, const i64* table, const u32* keys, const float* f,
-    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, i64 first_sample,
-    int raise_only, u64* coincidences, const int* status
+    const u32* x_words, const u32* d_words, int samples, int tile_rows, int tile_cols, const i64* clock,
+    i64 first_sample, int raise_only, u64* coincidences, const int* status
 ) {
-    int t = blockIdx.x, lane = threadIdx.x;
-    i64 row = (i64)blockIdx.y * blockDim.y + threadIdx.y;
+    __shared__ u32 counts[WARPS];
+    __shared__ float normals[WIDE];
+    int t = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Tile tile = tile_at(table, t);
-    if (*status || row >= tile.rows) return;
+    if (*status) return;
     const u32* key = keys + KEYS * t;
-    const u32* ds = d_words + (i64)t * samples * tile_rows + row;
-    u64 found = 0;
-    u32 hits = 0;
-    for (i64 start = 0; start < tile.cols; start += 32) {
-        i64 j = start + lane;
-        const u32* xs = x_words + (i64)t * samples * tile_cols + j;
-        int ups = 0, downs = 0;
-        for (int b = 0; b < samples; ++b) {
-            u32 d_word = ds[(i64)b * tile_rows];
-            if ((d_word & SLOTS) == 0) continue;
-            u32 x_word = j < tile.cols ? xs[(i64)b * tile_cols] : 0;
-            int n = __popc(d_word & x_word & SLOTS);
-            if ((d_word ^ x_word) <= SLOTS) downs += raise_only ? 0 : n; else ups += n;
-        }
-        u32 vote = __ballot_sync(WARP, ups + downs > 0);
-        if (ups + downs > 0) {
-            u32 ordinal = hits + __popc(vote & ((1u << lane) - 1));
+    u64 sample = clock[CLOCK_SAMPLE] + first_sample, found = 0;
+    for (i64 row = blockIdx.y; row < tile.rows; row += gridDim.y) {
+        const u32* ds = d_words + (i64)t * samples * tile_rows + row;
+        u32 fires = 0;
+        for (int b = lane; b < samples; b += 32) fires |= ds[(i64)b * tile_rows] & SLOTS;
+        if (__ballot_sync(WARP, fires != 0) == 0) continue;
+        u32 number = 0;  // cells hit in the columns before
+        for (i64 start = 0; start < tile.cols; start += WIDE) {
+            i64 j = start + threadIdx.x;
+            const u32* xs = x_words + (i64)t * samples * tile_cols + j;
+            int ups = 0, downs = 0;
+            for (int b = 0; b < samples; ++b) {
+                u32 d = ds[(i64)b * tile_rows];
+                if ((d & SLOTS) == 0) continue;
+                u32 x = j < tile.cols ? xs[(i64)b * tile_cols] : 0;
+                int n = __popc(d & x & SLOTS);
+                if ((d ^ x) <= SLOTS) downs += raise_only ? 0 : n; else ups += n;
+            }
+            u32 vote = __ballot_sync(WARP, ups + downs > 0);
+            if (lane == 0) counts[warp] = __popc(vote);
+            __syncthreads();
+            u32 before = 0, all = 0;
+            for (int w = 0; w < WARPS; ++w) {
+                before += w < warp ? counts[w] : 0;
+                all += counts[w];
+            }
+            if (f[STD] > 0.0f && threadIdx.x < all)
+                normals[threadIdx.x] = normal(number + threadIdx.x, sample, (u32)row, key + NOISE_KEY);
+            number += all;
+            __syncthreads();
+            if (ups + downs == 0) continue;
             i64 cell = row * tile.cols + j, place = tile.offset + cell;
             Cell of = cell_at(lanes, stored, place, (u32)cell, key + DEVICE_KEY, f);
-            float z = f[STD] > 0.0f ? normal(ordinal, first_sample, (u32)row, key + NOISE_KEY) : 0.0f;
+            float z = f[STD] > 0.0f ? normals[before + __popc(vote & ((1u << lane) - 1))] : 0.0f;
             weights[place] = pulse_batch(
-                weights[place], ups, downs, of, z, f, key, first_sample, (u32)cell, xs, tile_cols, ds, tile_rows,
-                samples, raise_only);
+                weights[place], ups, downs, of, z, f, key, sample, (u32)cell, xs, tile_cols, ds, tile_rows, samples,
+                raise_only);
             found += ups + downs;
         }
-        hits += __popc(vote);
     }
-    if (found) atomicAdd(coincidences, found);
+    add_up(found, coincidences);
 }
 
 // One thread per cell, or several cells if there are more than a grid can have.
@@ -249,9 +349,11 @@ extern "C" __global__ void update_per_batch(
 // Plain gradient descent, one sample after the other.
 extern "C" __global__ void update_exact(
     float* weights, const i64* table, const float* x, const float* d, int samples, int shard_cols, int shard_rows,
-    float lr
+    const float* rate, const int* status
 ) {
     Tile tile = tile_at(table, blockIdx.x);
+    if (*status) return;
+    float lr = *rate;
     FOR_CELLS(tile) {
         i64 row = tile.row0 + cell / tile.cols, col = tile.col0 + cell % tile.cols;
         float w = weights[tile.offset + cell];
