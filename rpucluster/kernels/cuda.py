@@ -157,7 +157,7 @@ class CudaKernels:
                 np.int64(first_sample), words[is_d], totals[is_d], status,
             ))  # fmt: skip
         name = "update_per_batch" if rule.noise_per_batch else "update_per_sample"
-        planes = (weights,)
+        planes: tuple[Any, ...] = (weights,)
         if not rule.device.plain:
             name, planes = "laws_per_sample", (weights, _hidden(hidden, weights))
         # a warp for each row
