@@ -346,7 +346,7 @@ def test_relaxation_spreads_as_it_says() -> None:
 
 def test_written_weights_scatter_about_the_hidden_ones() -> None:
     device = SoftBounds(dw_min=0.01, write_noise=5.0)
-    assert device.persistent == ("weights", "hidden")
+    assert device.persistent == ("weights", "hidden", "settings")
     z = np.random.default_rng().standard_normal(1000).astype(np.float32)
     np.testing.assert_allclose(device.written(np.full(1000, 0.2, np.float32), z), 0.2 + 0.05 * z, atol=1e-7)
 

@@ -197,22 +197,6 @@ def test_parameters_of_a_device_may_be_whole_numbers() -> None:
     assert job(device={"w_max": 1}).device_of(0) == device_from("rpu-baseline", {"w_max": 1.0})
 
 
-def test_one_aggregated_draw_is_refused_where_the_step_depends_on_the_weight(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Soft:
-        pulsed = False
-        step_depends_on_weight = True
-
-    job(update={"noise_per": "batch"})  # the baseline device takes it
-    monkeypatch.setattr("rpucluster.job.device_from", lambda preset, overrides: Soft())
-    job(update={"noise_per": "sample"})
-    assert refusal(update={"noise_per": "batch"}) == (
-        '[update] noise_per = "batch" but the step of the device of dense1 depends on its weight, '
-        'which changes within a batch; write "sample"'
-    )
-
-
 # --- training algorithms and unit cells ---
 
 

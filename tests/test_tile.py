@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rpucluster.algorithms import plane
-from rpucluster.devices import ConstantStep, FloatingPoint
+from rpucluster.devices import ConstantStep, FloatingPoint, SoftBounds
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import KernelChoice
 from rpucluster.rng import init_uniform
@@ -351,15 +351,9 @@ def test_settings_out_of_range_say_what_to_write(kind: Any, fields: dict[str, An
         kind(**fields)
 
 
-class Soft(ConstantStep):
-    """A device whose step depends on its weight."""
-
-    step_depends_on_weight = True
-
-
 def test_grids_refuse_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r'noise_per = "batch" needs a step that does not depend .* as that of Soft'):
-        make_grid(2, 2, device=Soft(), update=UpdateSettings(noise_per="batch"))
+    with pytest.raises(ValueError, match=r'noise_per = "batch", but the step of SoftBounds depends on its weight'):
+        make_grid(2, 2, device=SoftBounds(), update=UpdateSettings(noise_per="batch"))
     with pytest.raises(ValueError, match=r"row_tiles = \(0, 3\) of a layer with 2: pass part of these"):
         make_grid(20, 20, tile=(10, 10), row_tiles=(0, 3))
     with pytest.raises(ValueError, match=r"col_tiles = \(1, 1\) of a layer with 2"):

@@ -195,7 +195,8 @@ class Compound(ABC):
     def relax(self, first_sample: int) -> None:
         """What the time of an update operation, named by its first sample, does to all devices."""
         for plane in self.planes:
-            plane.relax(first_sample, self.shard.rule(plane.device))
+            if isinstance(plane.device, PulsedDevice):
+                plane.relax(first_sample, self.shard.rule(plane.device))
 
     @abstractmethod
     def put_part(self, part: Part, values: Float32) -> None:

@@ -75,7 +75,7 @@ class Plane:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """What the device keeps, on the host, by its names in a checkpoint."""
-        state = {"weights": self.values()}
+        state: dict[str, NDArray[Any]] = {"weights": self.values()}
         if len(self.hidden):
             hidden = in_order(self.hidden, self._table, self._tiling)
             state |= {"hidden": hidden, "settings": self.settings.copy()}
@@ -90,7 +90,9 @@ class Plane:
         shape = (self._tiling.rows, self._tiling.cols)
         for name, cells in (("weights", self.weights), ("hidden", self.hidden)):
             if name in state:
-                cells[:] = self._xp.asarray(in_tiles(checked(state[name], shape, self._layer), self._table))
+                values = checked(state[name], shape, self._layer)
+                for part in self.parts():
+                    cells[part.cells] = self._xp.asarray(values[part.rows, part.cols].reshape(-1))
         if len(self.settings):
             self.settings[:] = state["settings"]
 

@@ -135,7 +135,7 @@ def _make_words(shard: Any, g: Any, to: int, count: int, t: int) -> None:
 @borrowing
 def _list_draws(
     g: Any, done: int, count: int, key: Any, sample: int, first: int, tags: Any, at: int, each: bool
-) -> int:
+) -> Any:
     """List the first block in REPLAY_NOISE of hits with several pulses, or of ``each``; returns how many are listed.
 
     ``done`` are so far; cells as `_gather_hits` takes them.
@@ -148,7 +148,7 @@ def _list_draws(
     for k in range(done, np.int64(end)):
         g.samples[k] = np.uint64(sample)
         g.keys[k] = key
-    return np.int64(end)
+    return np.int64(end)  # as the counts of callers
 
 
 @borrowing
@@ -185,7 +185,7 @@ def _more_pulses(
 def _fire(
     shard: Any, store: Any, g: Any, tags: Any, at: int, count: int, t: int, in_tile: int, sample: int, to: int,
     drawn: int, dense: bool, noise: Any,
-) -> int:  # fmt: skip
+) -> Any:  # fmt: skip
     """Coincidences of the hits tags[at] and on, of which ``drawn`` draws were used before; returns how many are now.
 
     Their cells and the normals of their first pulses start at ``to``, or, if ``dense``, cells are those of the row.
@@ -207,7 +207,7 @@ def _fire(
             w = moved(w, lowers, size + spread * (std * z), f[LOW, h], f[HIGH, h])
         else:
             w = fired(w, lowers, z, f, h, law, floats)
-        for pulse in range(1, min(n, 4)):
+        for pulse in range(1, n if n < 4 else 4):
             w = fired(w, lowers, g.drawn[draw + np.uint64(pulse)] if noisy else _ZERO, f, h, law, floats)
         if n > 4:
             w = _more_pulses(w, n, lowers, f, h, law, floats, shard.keys[t], sample, in_tile + np.int64(column))
