@@ -63,7 +63,8 @@ class NumbaKernels:
         scale: float,
     ) -> bool:  # fmt: skip
         """Initial weights, where the device's bounds are the common ones."""
-        common = isinstance(device, ConstantStep) and device.lanes == 4 and not device.log_normal and not device.stuck
+        plain = isinstance(device, ConstantStep) and device.lanes == 4
+        common = plain and not any(getattr(device, name) for name in ("log_normal", "stuck", "write_noise"))
         if device.pulsed and not common:
             return False
         floats = np.zeros(UPDATE_FLOATS, np.float32)
