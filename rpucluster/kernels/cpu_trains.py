@@ -9,6 +9,7 @@ from rpucluster.kernels.base import (
     COL0,
     COLS,
     D_KEY,
+    DETERMINISTIC,
     DW_MIN,
     DYNAMIC,
     HALF_SELECT,
@@ -82,16 +83,18 @@ def gains(x_peak: Any, d_peak: Any, lr: Any, dw_min: Any, bit_length: int, manag
 
 
 @borrowing
-def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, scratch: Any) -> Any:
+def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, scratch: Any, spread: int) -> Any:
     """Pulse trains of the lines that can fire, compacted into the rows of ``scratch``, uint64 (5, lines + 16).
 
     Row 0 gets their indices, row 1 the limits below which a word fires, row 2 the trains.  Returns how many lines
-    there are and the sum of their limits.
+    there are and the sum of their limits.  ``spread`` as in `reference_update.pulse_trains`.
     """
     lines, limits, words, all_lines, all_limits = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     total = _U0
     for j in range(len(values)):
         p = min(abs(values[j]) * gain, _ONE) if values[j] != _ZERO else _ZERO
+        if spread != 0:
+            p = np.rint(p * np.float32(bits)) / np.float32(bits)
         all_limits[j] = np.uint64(np.ceil(np.float64(p) * 4294967296.0))
         all_lines[j] = np.uint64(j)
         total += all_limits[j]
@@ -104,7 +107,9 @@ def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int
     words[:padded] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
     key0, key1 = np.uint64(k0), np.uint64(k1)
-    for block in range((bits + 3) // 4):
+    if spread != 0:
+        _spread(values, gain, bits, lines, words, count, spread)
+    for block in range(0 if spread != 0 else (bits + 3) // 4):
         shift = np.uint64(4 * block)
         for a in range(padded):
             w0, w1, w2, w3 = philox(lines[a] * np.uint64(8) + np.uint64(block), low, high, _U0, key0, key1)
@@ -116,6 +121,21 @@ def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int
     for a in range(count):
         words[a] = words[a] & used | np.uint64(values[np.int64(lines[a])] < _ZERO) << np.uint64(31)
     return count, total
+
+
+@borrowing
+def _spread(values: Any, gain: Any, bits: int, lines: Any, words: Any, count: int, spread: int) -> None:
+    """Trains that are not drawn: a line fires in its first k slots if ``spread`` is 1, else in k spread evenly."""
+    for a in range(count):
+        p = min(abs(values[np.int64(lines[a])]) * gain, _ONE)
+        p = np.rint(p * np.float32(bits)) / np.float32(bits)
+        k, before, word = np.int64(np.rint(p * np.float32(bits))), _0, _U0
+        for slot in range(bits):
+            now = (2 * (slot + 1) * k + bits) // (2 * bits)
+            fires = slot < k if spread == 1 else now > before
+            word |= np.uint64(fires) << np.uint64(slot)
+            before = now
+        words[a] = word
 
 
 class Trains(NamedTuple):
@@ -215,7 +235,7 @@ def tile_trains(
     scratch = np.empty((5, max(rows, cols) + 16), np.uint64)
     slots = used = 0
     expected = 0.0
-    management, dynamic = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0
+    management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
     for b in range(samples):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
         x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
@@ -223,9 +243,11 @@ def tile_trains(
         slots += bits
         if gain_x > _ZERO:
             sample = first_sample + b
-            count, x_total = make_trains(xs, gain_x, bits, keys[t, X_KEY, 0], keys[t, X_KEY, 1], sample, scratch)
+            k0, k1 = keys[t, X_KEY, 0], keys[t, X_KEY, 1]
+            count, x_total = make_trains(xs, gain_x, bits, k0, k1, sample, scratch, 1 if evenly else 0)
             trains, used = fire_columns(trains, scratch, count, b, bits, used)
-            count, d_total = make_trains(ds, gain_d, bits, keys[t, D_KEY, 0], keys[t, D_KEY, 1], sample, scratch)
+            k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
+            count, d_total = make_trains(ds, gain_d, bits, k0, k1, sample, scratch, 2 if evenly else 0)
             for a in range(count):
                 trains.d_words[np.int64(scratch[0, a]), b] = np.uint32(scratch[2, a])
             expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)

@@ -154,7 +154,7 @@ class CudaKernels:
             words.append(xp.empty((each, padded), "u4"))
             self._launch("update_trains", (each, _parts(padded, _THREADS)), (_THREADS,), (
                 table, keys, values, samples, np.int32(lines), np.int32(is_d), np.int32(padded), slots, gains[is_d],
-                np.int64(first_sample), words[is_d], totals[is_d], status,
+                np.int64(first_sample), words[is_d], totals[is_d], status, np.int32(rule.deterministic),
             ))  # fmt: skip
         name = "update_per_batch" if rule.noise_per_batch else "update_per_sample"
         planes: tuple[Any, ...] = (weights,)
