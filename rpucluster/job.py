@@ -525,6 +525,11 @@ class Job(Spec):
                     f'[update] noise_per = "batch" but [algorithm] kind = "{algorithm.kind}" works sample by sample; '
                     f'write "sample"'
                 )
+            if self.update.pulses == "none" and device.pulsed and not isinstance(algorithm, Sgd):
+                raise ValueError(
+                    f'[update] pulses = "none" trains single devices by [algorithm] kind = "sgd", which {layer.name} '
+                    f'does not have; write pulses = "stochastic"'
+                )
             try:
                 if self.update.noise_per == "batch":
                     require_batch_noise(device)

@@ -30,6 +30,18 @@ class UpdateSettings:
     noise_per: Literal["sample", "batch"] = "sample"
     """With "sample" draw step noise per cell and sample; "batch" one draw per cell and update, equal in law and
     faster for large batches, for devices whose step does not depend on the weight."""
+    pulses: Literal["stochastic", "deterministic", "none"] = "stochastic"
+    """How lines fire.  With "stochastic" each slot of a line fires with the probability p, |value| times the gain and
+    at most 1 (Gokmen and Vlasov 2016).
+
+    With "deterministic" a line fires in round(p L) of its L slots, placed so that a cell has round(k_x k_d / L)
+    coincidences of lines that fire k_x and k_d times; small signals are rounded away.  aihwkit: DeterministicImplicit
+    with a resolution of 1 / L.
+
+    With "none" ``w -= lr d x`` exactly, one sample after the other, and at the end of the minibatch come decay,
+    diffusion and the clip of the device; for the algorithm sgd on single devices.  Modelled time and energy stay those
+    of ``bit_length`` slots.  aihwkit: NoneWithDevice.
+    """
     update_management: bool = False
     """Share the gain between x and delta so that their peak probabilities agree.  US patent 10783432, aihwkit."""
     dynamic_bit_length: bool = False
@@ -41,3 +53,5 @@ class UpdateSettings:
             raise ValueError(f"bit_length = {bits}: write 1 to {MAX_BIT_LENGTH}")
         if self.noise_per not in ("sample", "batch"):
             raise ValueError(f'noise_per = "{self.noise_per}": write "sample" or "batch"')
+        if self.pulses not in ("stochastic", "deterministic", "none"):
+            raise ValueError(f'pulses = "{self.pulses}": write "stochastic", "deterministic" or "none"')

@@ -152,6 +152,7 @@ class TileGrid:
     ) -> None:
         if update.noise_per == "batch":
             require_batch_noise(device)
+        self._exact = update.pulses == "none" and device.pulsed
         self.row_range, row_cuts = _cut(rows, tile_rows, row_tiles, "row")
         self.col_range, col_cuts = _cut(cols, tile_cols, col_tiles, "col")
         self.shape = (self.row_range[1] - self.row_range[0], self.col_range[1] - self.col_range[0])
@@ -269,6 +270,11 @@ class TileGrid:
                 return PulseCount(*self._learner.update(x, d, lr, first_sample))
             if self._update_rule is None:
                 return PulseCount(*self._kernels.exact_update(self._weights, self._tiling, x, d, lr))
+            if self._exact:
+                moved = self._learner.hidden if len(self._learner.hidden) else self._weights
+                counts = self._kernels.exact_update(moved, self._tiling, x, d, lr)
+                self._learner.relax(first_sample, self._update_rule, always=True)
+                return PulseCount(*counts)
             counts = self._kernels.pulsed_update(
                 self._weights, self._lanes, self._tiling, self._update_keys, x, d,
                 lr, first_sample, self._update_rule, self._learner.hidden,
@@ -296,7 +302,7 @@ class TileGrid:
 
     def large_update(self, samples: int) -> bool:
         """Whether an update by so many samples is work for `update`."""
-        if not isinstance(self._learner, Plane) or len(self._learner.hidden):
+        if self._exact or not isinstance(self._learner, Plane) or len(self._learner.hidden):
             return True
         return self._kernels.large_update(self._tiling, samples)
 
@@ -342,6 +348,8 @@ class TileGrid:
             )
             trainer = algorithm.trainer(shard)
             if trainer is not None:
+                if self._exact:
+                    raise ValueError(f'pulses = "none" with {type(algorithm).__name__}; write "stochastic"')
                 return trainer
         return self._plane(0, self.device, storage)
 
@@ -427,4 +435,5 @@ def _update_rule(update: UpdateSettings, device: PulsedDevice) -> UpdateRule:
         update_management=update.update_management,
         dynamic_bit_length=update.dynamic_bit_length,
         device=device,
+        deterministic=update.pulses == "deterministic",
     )

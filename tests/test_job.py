@@ -619,3 +619,11 @@ def test_half_selected_pulses_of_single_lines_are_refused(kind: str) -> None:
         f'[device] of dense1: half_select = 0.1 is not modelled where kind = "{kind}" writes single lines; leave it '
         f'out, or write kind = "sgd"'
     )
+
+
+def test_updates_without_pulses_are_for_single_devices() -> None:
+    assert job(update={"pulses": "none"}).update.pulses == "none"
+    assert refusal(update={"pulses": "none"}, algorithm={"kind": "tiki_taka"}) == (
+        '[update] pulses = "none" trains single devices by [algorithm] kind = "sgd", which dense1 does not have; write '
+        'pulses = "stochastic"'
+    )

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rpucluster.algorithms import VectorCell
 from rpucluster.devices import ConstantStep, FloatingPoint
 from rpucluster.kernels import (
     Kernels,
@@ -40,6 +41,7 @@ from tests.grids import REFERENCE_FILE, SHAPES, assert_same_bits, grids_of, idea
     noise=st.sampled_from([0.0, 0.3, 1.0]),
     d_scale=st.sampled_from([1e-3, 0.1, 2.0]),
     raise_only=st.booleans(),
+    pulses=st.sampled_from(["stochastic", "deterministic", "none"]),
 )
 def test_pulsed_updates_agree_bit_for_bit(
     all_kernels: list[Kernels],
@@ -56,10 +58,11 @@ def test_pulsed_updates_agree_bit_for_bit(
     noise: float,
     d_scale: float,
     raise_only: bool,
+    pulses: Any,
 ) -> None:
     rows, cols, tile_rows, tile_cols = shape
     update = UpdateSettings(
-        bit_length=bit_length, noise_per=noise_per, update_management=managed, dynamic_bit_length=dynamic
+        bit_length=bit_length, noise_per=noise_per, update_management=managed, dynamic_bit_length=dynamic, pulses=pulses
     )
     # weights of 0.6 between bounds of 0.6 with spread: many start at their bound, so pulses are replayed
     device = ConstantStep(dw_min=step, dw_min_std=noise)
@@ -387,3 +390,36 @@ def test_every_tile_fires_its_own_trains() -> None:
     w = grid.weights()
     tiles = [w[:8, :6], w[:8, 6:], w[8:, :6], w[8:, 6:]]
     assert not any(np.array_equal(tiles[0], tile) for tile in tiles[1:])
+
+
+@pytest.mark.parametrize("bits", [1, 7, 31])
+def test_deterministic_trains_meet_as_often_as_they_should(bits: int) -> None:
+    """Each line fires round(p L) times, and a cell has round(k_x k_d / L) coincidences, halves either way."""
+    step = 2.0**-12
+    generator = np.random.default_rng()
+    p, q = generator.uniform(-1, 1, 40).astype(np.float32), generator.uniform(-1, 1, 30).astype(np.float32)
+    p[0] = q[0] = 1
+    update = UpdateSettings(bit_length=bits, pulses="deterministic")
+    grid = make_grid(30, 40, tile=(13, 17), device=ideal(dw_min=step), update=update)
+    count = grid.update(p[None], q[None], step * bits, first_sample=0)
+    exact = np.outer(np.rint(np.abs(q) * bits), np.rint(np.abs(p) * bits)) / bits
+    found = -grid.weights() * np.outer(np.sign(q), np.sign(p)) / step
+    assert np.abs(found - exact).max() <= 0.5
+    np.testing.assert_array_equal(found, np.rint(found))
+    assert count.coincidences == found.sum()
+
+
+def test_updates_without_pulses_are_exact_and_clipped_at_the_end() -> None:
+    device = ConstantStep()
+    update = UpdateSettings(pulses="none")
+    grid, exact = (make_grid(20, 30, tile=(8, 11), device=dev, update=update) for dev in (device, FloatingPoint()))
+    x, d = signals(1, 5, 30), signals(2, 5, 20)
+    count = grid.update(x, d, 0.1, first_sample=0)
+    exact.update(x, d, 0.1, first_sample=0)
+    bounded = make_grid(20, 30, tile=(8, 11), device=device)
+    bounded.set_weights(exact.weights())
+    np.testing.assert_array_equal(grid.weights(), bounded.weights())
+    assert (grid.weights() != exact.weights()).any()
+    assert (count.slots, count.coincidences) == (0, 0)
+    with pytest.raises(ValueError, match=r'pulses = "none" with VectorCell; write "stochastic"'):
+        make_grid(2, 2, device=device, update=update, algorithm=VectorCell())

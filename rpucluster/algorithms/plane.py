@@ -163,9 +163,12 @@ class Plane:
         self.settings += 1
         self._set[:] = False
 
-    def relax(self, first_sample: int, rule: UpdateRule) -> None:
-        """What the time of an update operation, named by its first sample, does to the cells."""
-        if self._pulsed is not None and self._pulsed.relaxes:
+    def relax(self, first_sample: int, rule: UpdateRule, always: bool = False) -> None:
+        """What the time of an update operation, named by its first sample, does to the cells.
+
+        Cells that time does not change are only clipped, if ``always``.
+        """
+        if self._pulsed is not None and (always or self._pulsed.relaxes):
             self._kernels.relax(self.weights, self.lanes, self._tiling, self.keys, first_sample, rule, self.hidden)
 
     def program(self, target: Float32) -> int:

@@ -23,7 +23,7 @@ OFFSET, ROWS, COLS, ROW0, COL0 = range(5)
 X_KEY, D_KEY, NOISE_KEY, REPLAY_KEY, DEVICE_KEY, RELAXATION_KEY, PROGRAM_KEY, UPDATE_KEYS = range(8)
 """Index into the keys of an update, uint32 (tiles, UPDATE_KEYS, 2), and how many there are."""
 
-BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, RAISE_ONLY, GENERAL, UPDATE_INTS = range(9)
+BIT_LENGTH, PER_BATCH, MANAGEMENT, DYNAMIC, LAW, LANES, RAISE_ONLY, GENERAL, DETERMINISTIC, UPDATE_INTS = range(10)
 """Index into the integers of a packed update rule, and how many there are; `GENERAL` says that a device
 is not plain."""
 DW_MIN, STD, AHEAD, BEHIND = range(4)
@@ -76,6 +76,8 @@ class UpdateRule(NamedTuple):
     device: PulsedDevice
     raise_only: bool = False
     """Pulses that would lower a weight do nothing: one device of a pair of which each is only raised."""
+    deterministic: bool = False
+    """Trains of x and d are evenly spread rather than drawn."""
 
     @property
     def reach_ahead(self) -> float:
@@ -108,6 +110,7 @@ def pack_update(rule: UpdateRule) -> tuple[Any, Any]:
     ints[BIT_LENGTH], ints[PER_BATCH] = rule.bit_length, rule.noise_per_batch
     ints[MANAGEMENT], ints[DYNAMIC] = rule.update_management, rule.dynamic_bit_length
     ints[LAW], ints[LANES], ints[RAISE_ONLY] = device.law, device.lanes, rule.raise_only
+    ints[DETERMINISTIC] = rule.deterministic
     ints[GENERAL] = floats[IS_GENERAL] = not device.plain
     floats[LAW_NUMBER], floats[LANE_NUMBER] = device.law, device.lanes
     floats[ADDITIVE] = getattr(device, "additive_noise", False)

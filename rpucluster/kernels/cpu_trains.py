@@ -9,6 +9,7 @@ from rpucluster.kernels.base import (
     COL0,
     COLS,
     D_KEY,
+    DETERMINISTIC,
     DW_MIN,
     DYNAMIC,
     HALF_SELECT,
@@ -131,6 +132,27 @@ FIRED = 1024
 """Trains of rows that are looked through together for those that fire."""
 
 
+@borrowing
+def spread_trains(values: Any, gain: Any, bits: int, evenly: bool, found: Any) -> Any:
+    """As `make_trains`, but not drawn: a line fires in its first k slots, or in k that are spread ``evenly``."""
+    count, total, whole = _0, _U0, np.float32(bits)
+    for j in range(len(values)):
+        p = min(abs(values[j]) * gain, _ONE) if values[j] != _ZERO else _ZERO
+        p = np.rint(p * whole) / whole
+        total += np.uint64(np.ceil(np.float64(p) * 4294967296.0))
+        k, before, word = np.int64(np.rint(p * whole)), _0, np.uint32(0)
+        for slot in range(bits):
+            now = (2 * (slot + 1) * k + bits) // (2 * bits)
+            fires = now > before if evenly else slot < k
+            word |= np.uint32(fires) << np.uint32(slot)
+            before = now
+        if k > 0:
+            found.lines[count] = np.uint32(j)
+            found.words[count] = word | SIGN if values[j] < _ZERO else word
+            count += 1
+    return count, total
+
+
 class Trains(NamedTuple):
     """The trains of a batch on one tile; 16 numbers of padding end each row of ``x_words`` and ``x_lines``."""
 
@@ -209,10 +231,15 @@ def row_hits(trains: Any, b: int, slots: Any, falls: Any, raise_only: bool, tags
 
 
 @borrowing
-def _signs(values: Any, gain: Any, words: Any) -> None:
-    """The words of trains without pulses: signs, which half-selected pulses of the other line take over."""
+def _signs(values: Any, gain: Any, even: int, words: Any) -> None:
+    """The words of trains without pulses: signs, which half-selected pulses of the other line take over.
+
+    Of trains that are spread over ``even`` slots, unless that is 0, those with less than half a pulse have none.
+    """
     for j in range(len(values)):
-        words[j] = SIGN if values[j] < _ZERO and abs(values[j]) * gain > _ZERO else np.uint32(0)
+        p = min(abs(values[j]) * gain, _ONE)
+        fires = np.rint(p * np.float32(even)) > _ZERO if even > 0 else p > _ZERO
+        words[j] = SIGN if values[j] < _ZERO and fires else np.uint32(0)
 
 
 @compiled
@@ -236,7 +263,7 @@ def tile_trains(
     found = new_lines(max(rows, cols))
     slots = used = 0
     expected = 0.0
-    management, dynamic = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0
+    management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
     for b in range(samples):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
         x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
@@ -245,11 +272,20 @@ def tile_trains(
         if gain_x > _ZERO:
             sample = first_sample + b
             if halves:
-                _signs(xs, gain_x, trains.x_all[b])
-                _signs(ds, gain_d, trains.d_words[:, b])
-            count, x_total = make_trains(xs, gain_x, bits, keys[t, X_KEY, 0], keys[t, X_KEY, 1], sample, found)
+                even = bits if evenly else _0
+                _signs(xs, gain_x, even, trains.x_all[b])
+                _signs(ds, gain_d, even, trains.d_words[:, b])
+            k0, k1 = keys[t, X_KEY, 0], keys[t, X_KEY, 1]
+            if evenly:
+                count, x_total = spread_trains(xs, gain_x, bits, False, found)
+            else:
+                count, x_total = make_trains(xs, gain_x, bits, k0, k1, sample, found)
             trains, used = fire_columns(trains, found, count, b, bits, used)
-            count, d_total = make_trains(ds, gain_d, bits, keys[t, D_KEY, 0], keys[t, D_KEY, 1], sample, found)
+            k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
+            if evenly:
+                count, d_total = spread_trains(ds, gain_d, bits, True, found)
+            else:
+                count, d_total = make_trains(ds, gain_d, bits, k0, k1, sample, found)
             for a in range(count):
                 trains.d_words[np.uint64(found.lines[a]), b] = found.words[a]
             expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)

@@ -6,6 +6,7 @@ import numpy as np
 
 from rpucluster.kernels.base import (
     BIT_LENGTH,
+    DETERMINISTIC,
     DW_MIN,
     DYNAMIC,
     GENERAL,
@@ -44,7 +45,7 @@ def pulsed_update(
         gains_of(place, tiling, x, d, ints, floats, slots, gains, totals),
         Launch("update_trains", (each, wide), (THREADS,), (
             tiling.table, keys, x, d, samples, *lines, *tile, slots, gains[0], gains[1], clock, first, x_words, d_words,
-            totals, status,
+            totals, status, np.int32(ints[DETERMINISTIC]),
         )),
         Launch("update_count", (1,), (32,), (
             np.int32(each), slots, totals, place.shared.counts[SLOTS:], place.shared.sums[EXPECTED:], status,

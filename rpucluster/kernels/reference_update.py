@@ -48,23 +48,42 @@ def gains(x_peak: F32, d_peak: F32, lr: float, rule: UpdateRule) -> tuple[int, F
         return bits, gain * np.sqrt(d_peak / x_peak), gain * np.sqrt(x_peak / d_peak)
 
 
-def pulse_trains(values: Float32, gain: F32, bits: int, key: Key, sample: int) -> tuple[UInt32, float]:
+DRAWN, LEADING, EVEN = range(3)
+"""How the slots are chosen in which a line fires."""
+
+
+def pulse_trains(
+    values: Float32, gain: F32, bits: int, key: Key, sample: int, spread: int = DRAWN
+) -> tuple[UInt32, float]:
     """Train of each line, a word whose bit n says that slot n fires and bit 31 that the value is negative.
 
     Slot n of a line fires if word n of the line's part of the stream is below p * 2^32, p = min(|value| gain, 1).
-    Also returns the sum of the probabilities, as used.
+    A line that is not `DRAWN` fires k = round(p * bits) times: in the first k slots, or in k spread evenly, so that the
+    two kinds have round(k_x k_d / bits) coincidences.  Also returns the sum of the probabilities, as used.
     """
     lines = np.arange(len(values))
     p = np.zeros(len(values), F32)
     active = values != 0
     with np.errstate(over="ignore"):
         p[active] = np.minimum(np.abs(values[active]) * gain, F32(1))
+    if spread:
+        p = np.rint(p * F32(bits)) / F32(bits)
     limit = np.ceil(p.astype(np.float64) * 2.0**32).astype(np.uint64)
     train = np.where((values < 0) & (p > 0), np.uint32(1 << 31), np.uint32(0))
-    for slot in range(bits):
+    for slot in range(0 if spread else bits):
         words = philox((lines * 8 + slot // 4, sample & 0xFFFFFFFF, sample >> 32, 0), key)
         train |= (words[slot % 4] < limit).astype(np.uint32) << np.uint32(slot)
+    for slot in range(bits if spread else 0):
+        k = np.rint(p * F32(bits)).astype(np.int64)
+        fires = slot < k if spread == LEADING else _evenly(slot + 1, k, bits) > _evenly(slot, k, bits)
+        train |= fires.astype(np.uint32) << np.uint32(slot)
     return train, float(limit.sum()) * 2.0**-32
+
+
+def _evenly(slots: int, k: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """How often lines that fire k times in ``bits`` slots, spread evenly, do so in the first ``slots``, halves up."""
+    fired: NDArray[np.int64] = (2 * slots * k + bits) // (2 * bits)
+    return fired
 
 
 def update_tile(
@@ -80,8 +99,9 @@ def update_tile(
         bits, gain_x, gain_d = gains(np.abs(x[b]).max(), np.abs(d[b]).max(), lr, rule)
         slots += bits
         if gain_x > 0:
-            x_trains[b], x_sum = pulse_trains(x[b], gain_x, bits, keys[X_KEY], first_sample + b)
-            d_trains[b], d_sum = pulse_trains(d[b], gain_d, bits, keys[D_KEY], first_sample + b)
+            kinds = (LEADING, EVEN) if rule.deterministic else (DRAWN, DRAWN)
+            x_trains[b], x_sum = pulse_trains(x[b], gain_x, bits, keys[X_KEY], first_sample + b, kinds[0])
+            d_trains[b], d_sum = pulse_trains(d[b], gain_d, bits, keys[D_KEY], first_sample + b, kinds[1])
             expected += bits * x_sum * d_sum
     counts = np.bitwise_count(x_trains[:, None, :] & d_trains[:, :, None] & SLOTS).astype(np.int64)  # (B, rows, cols)
     lowers = (x_trains[:, None, :] ^ d_trains[:, :, None]) <= SLOTS  # equal signs lower the weight

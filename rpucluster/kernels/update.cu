@@ -87,11 +87,22 @@ extern "C" __global__ void __launch_bounds__(WIDE) update_gains(
     gain_d[at] = for_x == 0.0f ? 0.0f : for_d;
 }
 
+// A train that is not drawn: it fires in its first k slots, or in k that are spread evenly.
+__device__ __forceinline__ u32 spread_train(int k, int bits, int evenly) {
+    u32 word = 0;
+    for (int slot = 0, before = 0; slot < bits; ++slot) {
+        int now = (2 * (slot + 1) * k + bits) / (2 * bits);
+        word |= (u32)(evenly ? now > before : slot < k) << slot;
+        before = now;
+    }
+    return word;
+}
+
 // One thread per line, those of x (columns) first: its train, and the sum of the 32-bit probabilities of each side.
 extern "C" __global__ void update_trains(
     const i64* table, const u32* keys, const float* x, const float* d, int samples, int shard_cols, int shard_rows,
     int tile_cols, int tile_rows, const int* slots, const float* gain_x, const float* gain_d, const i64* clock,
-    i64 first_sample, u32* x_words, u32* d_words, u64* totals, const int* status
+    i64 first_sample, u32* x_words, u32* d_words, u64* totals, const int* status, int spread
 ) {
     int at = blockIdx.x, t = at / samples, b = at % samples;
     int line = blockIdx.y * blockDim.x + threadIdx.x;
@@ -102,10 +113,12 @@ extern "C" __global__ void update_trains(
     float value = is_d ? d[(i64)b * shard_rows + tile.row0 + line] : x[(i64)b * shard_cols + tile.col0 + line];
     float p = value == 0.0f ? 0.0f : fminf(fabsf(value) * (is_d ? gain_d[at] : gain_x[at]), 1.0f);
     u32 word = 0;
+    int bits = slots[at];
+    if (spread && p > 0.0f) p = rintf(p * (float)bits) / (float)bits;
     if (p > 0.0f) {
         u64 limit = (u64)ceil((double)p * 4294967296.0), sample = clock[CLOCK_SAMPLE] + first_sample + b;
-        int bits = slots[at];
-        for (int block = 0; 4 * block < bits; ++block) {
+        if (spread) word = spread_train((int)rintf(p * (float)bits), bits, is_d);
+        for (int block = 0; !spread && 4 * block < bits; ++block) {
             Block u = philox(8 * (u32)line + block, sample, 0, keys + KEYS * t + (is_d ? D_KEY : 0));
             for (int lane = 0; lane < 4 && 4 * block + lane < bits; ++lane)
                 word |= (u32)(u.w[lane] < limit) << (4 * block + lane);
