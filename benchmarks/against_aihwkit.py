@@ -6,9 +6,10 @@ OPPONENT_PYTHON is the interpreter of an environment with aihwkit 1.2.0 and OPPO
 inputs are rebuilt here from its seed.  aihwkit is built from PyPI's source distribution, 2 to 15 minutes:
 
     python3.11 -m venv ENV && . ENV/bin/activate && apt-get install libopenblas-dev
-    pip install torch==2.13.0 numpy scipy scikit-build cmake ninja pybind11 mypy 'setuptools<75' wheel
+    pip install torch==2.13.0 numpy scipy scikit-build cmake ninja pybind11 mypy wheel
+    pip install --no-deps 'setuptools>=77,<82'        # older ones refuse the licence field of its pyproject.toml
     pip install --no-deps --no-build-isolation --no-binary aihwkit aihwkit==1.2.0     # needs mypy's stubgen on PATH
-    pip install torchvision transformers tqdm protobuf requests
+    pip install transformers tqdm protobuf requests torch==2.13.0                 # torchvision would replace torch
 
 Every number is the median time of a call, over the repeats of one request; a pair is one request to each side, one
 after the other on the same core, with equally many calls; a ratio is their time over ours, so above 1 we are faster.
