@@ -187,7 +187,9 @@ def test_rows_that_cannot_be_recorded_stand_between_recordings(
     cuda_functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As updates of a training algorithm with planes of its own do."""
-    monkeypatch.setattr(tile.kernel_sets, "for_module", lambda xp, name="auto", threads=1: CudaKernels(np, cuda_functions))
+    monkeypatch.setattr(
+        tile.kernel_sets, "for_module", lambda xp, name="auto", threads=1: CudaKernels(np, cuda_functions)
+    )
     recorder = Recorder(cuda_functions, monkeypatch)
     whole = trained(make_job())
     assert recorder.captured == 1
