@@ -309,7 +309,10 @@ def main() -> None:
         opponent = {"aihwkit": smallest["version"], "torch": smallest["torch"], "bytes_per_weight": BYTES_OF_AIHWKIT}
         found |= {
             "settings": settings,
-            "machine": {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+            "machine": {
+                "processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(),
+                "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
+            },  # fmt: skip
             "floors": contest.floors(),
         }
         print(json.dumps(found["floors"]), file=sys.stderr)

@@ -512,6 +512,7 @@ def test_shipped_jobs_are_what_they_say() -> None:
     [
         ("digits", "laptop", 4),
         ("mnist_paper", "paper_chip", 1),
+        ("mnist_agad", "paper_chip", 1),
         ("mlp_wide", "ring8", 8),
         ("mlp_1b", "ring8", 8),
     ],
