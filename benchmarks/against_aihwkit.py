@@ -310,9 +310,11 @@ def main() -> None:
         found |= {
             "settings": settings,
             "machine": {
-                "processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(),
+                "processor": processor(),
+                "cores": os.cpu_count(),
+                "python": platform.python_version(),
                 "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE"),
-            },  # fmt: skip
+            },
             "floors": contest.floors(),
         }
         print(json.dumps(found["floors"]), file=sys.stderr)

@@ -16,8 +16,8 @@ def stored_lanes(choice: Tolerances, device: Device) -> int:
 
 
 def bytes_per_cell(choice: Tolerances, device: Device) -> int:
-    """Bytes kept of a cell: a float32 weight, and two for each lane that is stored."""
-    return 4 + 2 * stored_lanes(choice, device)
+    """Bytes kept of a cell: a float32 weight, another that is hidden with write noise, two for each stored lane."""
+    return 4 + 4 * ("hidden" in device.persistent) + 2 * stored_lanes(choice, device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,6 +218,8 @@ def test_a_layer_may_be_trained_another_way_and_exact_weights_plainly() -> None:
     assert [layers.algorithm_of(i) for i in range(3)] == [TikiTakaV2(), MixedPrecision(), Sgd()]
     # two planes of 12 bytes and a buffer; a plane and its digital matrix; float32
     assert [layers.bytes_per_weight(i) for i in range(3)] == [28, 16, 4]
+    # a weight, the hidden one behind it, and eight lanes
+    assert job(device={"preset": "reram-sb", "write_noise": 1.0, "stuck": 0.1}).bytes_per_weight(0) == 24
 
 
 def test_the_plane_of_gradients_may_have_devices_of_its_own() -> None:
