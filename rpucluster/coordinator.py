@@ -138,7 +138,9 @@ def run(
     directory.write_trace(modelled.timeline)
     report = progress if progress is not None else lambda _: None
     report(Progress(phase="start", epoch=0, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
-    warm_up()  # compiled once here, so that the actors find the kernels on disk
+    warm_up(
+        job.devices(), job.update.noise_per == "batch"
+    )  # compiled once here, so that the actors find the kernels on disk
     rows: list[EpochRow] = []
     pool: Pool | None = None
     try:

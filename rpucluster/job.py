@@ -486,6 +486,11 @@ class Job(Spec):
         own = LayerDeviceSpec() if layers is None else layers[layer].device or LayerDeviceSpec()
         return own.on(self.device)
 
+    def devices(self) -> tuple[Device, ...]:
+        """Those of all layers, and of their planes of gradients."""
+        layers = range(len(self.network.layers))
+        return (*map(self.device_of, layers), *map(self.fast_device_of, layers))
+
     def fast_device_of(self, layer: int) -> Device:
         """The device of the plane that gathers the gradients of layer `layer`, where there is such a plane."""
         layers = self.model.layer

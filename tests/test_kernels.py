@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from rpucluster.devices import ConstantStep, FloatingPoint
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import (
     Kernels,
+    cpu_apart,
     cpu_random,
     cpu_read,
     cpu_update,
@@ -78,4 +80,19 @@ def test_stored_kernels_notice_a_change_of_any_source() -> None:
     stamp = cpu_random._newest_source()
     for kernel in (cpu_update.pulsed_update, cpu_update.exact_update, cpu_read.read, cpu_read.exact_read):
         stored: Any = kernel
-        assert stored._cache._cache_file._source_stamp == stamp
+        assert stored._dispatcher._cache._cache_file._source_stamp == stamp
+
+
+def test_a_compiled_function_says_what_is_not_loaded() -> None:
+    # a null address must never be jumped to
+    @cpu_apart.apart(cpu_random.compiled, cpu_random.types.int64, cpu_random.types.int64)
+    def doubled(value: int) -> int:
+        return 2 * value
+
+    call: Any = numba.njit
+    caller = call(lambda value: doubled(value) + 1)
+    with pytest.raises(RuntimeError, match="doubled is not loaded"):
+        caller(20)
+    doubled.load()
+    assert caller(20) == 41
+    assert doubled(4) == 8

@@ -108,7 +108,9 @@ class Work:
         if request.hours is not None:
             deadline = self.began + 3600 * request.hours
             self.cost = self.cost or self._cost(missing[0])
-        warm_up()  # compiled once here, so that the processes find the kernels on disk
+        jobs = [trial.job for trial in missing]
+        # compiled once here, so that the processes find the kernels on disk
+        warm_up([d for job in jobs for d in job.devices()], any(job.update.noise_per == "batch" for job in jobs))
         trials = until(missing, deadline, self._expected)
         events = (
             in_processes(trials, request.jobs)

@@ -1,13 +1,13 @@
 """Kernels of the pulsed update and the analog read: a NumPy specification, a CPU and a GPU implementation."""
 
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Iterable
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rpucluster.devices import ConstantStep
+from rpucluster.devices import ConstantStep, Device, PulsedDevice
 from rpucluster.kernels.base import COL0 as COL0
 from rpucluster.kernels.base import COLS as COLS
 from rpucluster.kernels.base import FIXED_BITS as FIXED_BITS
@@ -99,7 +99,7 @@ def step_performer(xp: ModuleType) -> Prepare:
     if xp is np:
         from rpucluster.kernels import cpu_step
 
-        return partial(partial, cpu_step.perform)
+        return cpu_step.prepare
     from rpucluster.kernels.cuda import cuda_step
 
     return cuda_step(xp).prepare
@@ -112,8 +112,8 @@ def problem_message(end: int) -> str:
     return cpu.PROBLEMS[end]
 
 
-def warm_up(xp: ModuleType = np) -> None:
-    """Load or compile every fast kernel once, on a tile of one cell, so that worker processes find them ready."""
+def warm_up(devices: Iterable[Device] = (), noise_per_batch: bool = False, xp: ModuleType = np) -> None:
+    """Load or compile every kernel that jobs with such devices need, so that worker processes find them ready."""
     kernels = for_module(xp)
     one = xp.ones(1, "f4")
     tiling = Tiling(table=xp.asarray([[0, 1, 1, 0, 0]], "i8"), tiles=1, rows=1, cols=1, tile_rows=1, tile_cols=1)
@@ -123,15 +123,16 @@ def warm_up(xp: ModuleType = np) -> None:
     averages = xp.zeros(1, "f4")
     lanes = xp.empty(4, "i2")
     kernels.draw_lanes(lanes, tiling, keys, 4, 0)
-    for per_batch in (False, True):
-        rule = UpdateRule(1, per_batch, True, True, ConstantStep())
-        kernels.pulsed_update(one.copy(), lanes, tiling, keys, line, line, 1.0, 0, rule)
+    rule = UpdateRule(1, False, True, True, ConstantStep())
+    kernels.pulsed_update(one.copy(), lanes, tiling, keys, line, line, 1.0, 0, rule)
     kernels.exact_update(one.copy(), tiling, line, line, 1.0)
     for backward in (False, True):
         kernels.read(one, tiling, keys[:, 0], averages, line, 0, read, backward, True)
         sums = kernels.exact_read(one, tiling, line, backward).sums
     from_fixed(sums)
     if xp is np:
-        from rpucluster.kernels import cpu_step
+        from rpucluster.kernels import cpu_step, cpu_update
 
+        for device in {device for device in devices if isinstance(device, PulsedDevice)}:
+            cpu_update.load(*pack_update(rule._replace(device=device, noise_per_batch=noise_per_batch)))
         cpu_step.warm_up()

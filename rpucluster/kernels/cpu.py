@@ -44,6 +44,8 @@ class NumbaKernels:
         known = self._packed.get(id(rule))
         if known is None or known[0] is not rule:
             known = self._packed[id(rule)] = (rule, pack(rule))
+            if isinstance(rule, UpdateRule):
+                cpu_update.load(*known[1])
         return known[1]
 
     def large_read(self, tiling: Tiling, samples: int) -> bool:
@@ -112,7 +114,7 @@ class NumbaKernels:
     ) -> int:  # fmt: skip
         """Transfer columns of every tile."""
         pulses: int = cpu_transfer.transfer_columns(
-            fast, slow, _cells(hidden), lanes, tiling.table, keys, column_keys, *pack_update(rule.update),
+            fast, slow, _cells(hidden), lanes, tiling.table, keys, column_keys, *self._arrays(rule.update, pack_update),
             *pack_transfer(rule), gains, *state, sample, start,
         )  # fmt: skip
         return pulses
@@ -123,7 +125,7 @@ class NumbaKernels:
     ) -> int:  # fmt: skip
         """Fire the whole pulses of a digital matrix."""
         pulses: int = cpu_transfer.flush_rows(
-            weights, _cells(hidden), lanes, tiling.table, keys, *pack_update(rule.update), held,
+            weights, _cells(hidden), lanes, tiling.table, keys, *self._arrays(rule.update, pack_update), held,
             np.float32(rule.threshold), sample,
         )  # fmt: skip
         return pulses

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rpucluster.kernels.base import COLS, OFFSET, RAISE_ONLY, STD
+from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_apply import apply_counts
-from rpucluster.kernels.cpu_chunk import COUNT_OF, FIRST, GROUPS, HITS, IN_TILE, PIECE, TILE
+from rpucluster.kernels.cpu_chunk import CHUNK, COUNT_OF, FIRST, GROUPS, HITS, IN_TILE, PIECE, SHARD, TILE
 from rpucluster.kernels.cpu_hits import cell_of, draw_listed, list_group
-from rpucluster.kernels.cpu_random import borrowing, compiled, listed_normals, lowest_bit, popcount
+from rpucluster.kernels.cpu_random import borrowing, compiled, listed_normals, lowest_bit, popcount, types
 from rpucluster.kernels.cpu_simd import keep
-from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, replay, row_hits
+from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, TRAINS, replay, row_hits
 
 _0 = np.int64(0)
 _U0, _U1 = np.uint64(0), np.uint64(1)
@@ -28,6 +29,11 @@ class Pulses(NamedTuple):
     fired: Any  # int64 (B,): the samples in which the row fires
 
 
+_I = types.int64
+PULSES = types.NamedUniTuple(types.int64[::1], 5, Pulses)
+"""Its type, as compiled functions take it."""
+
+
 @compiled
 def new_pulses(most_cols: int, samples: int) -> Any:
     """Room for a row and a chunk."""
@@ -38,7 +44,7 @@ def new_pulses(most_cols: int, samples: int) -> Any:
     )  # fmt: skip
 
 
-@borrowing
+@apart(borrowing, _I, SHARD, CHUNK, PULSES, TRAINS, _I, _I, _I, _I)
 def update_rows(
     shard: Any, chunk: Any, pulses: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int
 ) -> int:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels.cpu_random import compiled
+from rpucluster.kernels.cpu_random import compiled, types
 
 PIECE = 1024
 """Hits that are worked off together; a group starts at a multiple of four, as a block of noise gives four normals."""
@@ -50,6 +50,13 @@ class Chunk(NamedTuple):
     floats: Any  # float32 (PIECE + 32,): their normals, or zeros
     fill: Any  # int64 (2,): hits and groups
     general: Any
+
+
+_I8, _U8, _F4, _U4 = types.int64[::1], types.uint64[::1], types.float32[::1], types.uint32[::1]
+SHARD = types.NamedTuple([_F4, _F4, _I8, types.int64[:, ::1], types.uint32[:, :, ::1], _I8, _F4], Shard)
+_GENERAL = types.NamedTuple([types.int64[:, ::1], types.float32[:, ::1], _F4, _F4, _U8, _U8, _U8], General)
+CHUNK = types.NamedTuple([_U4, _I8, _U8, _U8, _U8, types.int64[:, ::1], _F4, _I8, _GENERAL], Chunk)
+"""Their types, as compiled functions take them."""
 
 
 @compiled

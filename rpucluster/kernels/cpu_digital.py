@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from rpucluster import layers
+from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_elementary import exp
-from rpucluster.kernels.cpu_random import compiled
+from rpucluster.kernels.cpu_random import compiled, types
 
 _ZERO, _ONE, _MINUS_TWO = np.float32(0), np.float32(1), np.float32(-2)
 _T0, _T1, _T2, _T3, _T4 = (np.float32(c) for c in layers.TANH)
@@ -15,7 +16,10 @@ _TANH_LIMIT = np.float32(layers.TANH_LIMIT)
 _LOWEST, _HIGHEST = np.float32(layers.SIGMOID_LOWEST), np.float32(-layers.SIGMOID_LOWEST)
 
 
-@compiled
+_I, _F4 = types.int64, types.float32[::1]
+
+
+@apart(compiled, types.void, _I, _F4)
 def activate(code: int, values: Any) -> None:
     """An activation function, in place on a float32 span."""
     if code == layers.SIGMOID:
@@ -37,7 +41,7 @@ def activate(code: int, values: Any) -> None:
             values[j] = values[j] if values[j] > _ZERO else _ZERO
 
 
-@compiled
+@apart(compiled, types.void, _I, _F4, _F4, _F4)
 def derive(code: int, activation: Any, error: Any, delta: Any) -> None:
     """The backward of an activation function: the error before it from the error behind it, float32 spans."""
     if code == layers.SIGMOID:
@@ -56,7 +60,7 @@ def derive(code: int, activation: Any, error: Any, delta: Any) -> None:
             delta[j] = error[j]
 
 
-@compiled
+@apart(compiled, types.Tuple([types.float64, types.boolean]), _F4, _I, _F4)
 def score(logits: Any, label: int, error: Any) -> Any:
     """Softmax and cross-entropy of one sample: its loss in nats and whether it is a hit; ``error`` gets dLoss/dy."""
     top = np.int64(0)

@@ -33,8 +33,21 @@ from rpucluster.kernels.base import (
     STD,
     WRITE_NOISE,
 )
+from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_cells import lane_word, upper_lane_word
-from rpucluster.kernels.cpu_chunk import COUNT_OF, CROWDED, FIRST, IN_TILE, PIECE, SAMPLE, TILE, Shard, new_chunk
+from rpucluster.kernels.cpu_chunk import (
+    CHUNK,
+    COUNT_OF,
+    CROWDED,
+    FIRST,
+    IN_TILE,
+    PIECE,
+    SAMPLE,
+    SHARD,
+    TILE,
+    Shard,
+    new_chunk,
+)
 from rpucluster.kernels.cpu_laws import (
     DOWN,
     HIGH,
@@ -58,10 +71,12 @@ from rpucluster.kernels.cpu_random import (
     normal_pair,
     philox,
     popcount,
+    types,
 )
-from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, row_hits
+from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, TRAINS, row_hits
 
 _0 = np.int64(0)
+_I, _I8, _F4 = types.int64, types.int64[::1], types.float32[::1]
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _U0, _MASK, _32, _8 = np.uint64(0), np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(8)
 _ALONE_BLOCK, _WRITE_BLOCK = np.uint64(7), np.uint64(0)
@@ -218,7 +233,7 @@ def _fire(
     return np.int64(draw >> np.uint64(2))
 
 
-@borrowing
+@apart(borrowing, types.void, SHARD, CHUNK, _I, _I)
 def fire_listed(shard: Any, chunk: Any, size: int, groups: int) -> None:
     """Apply the hits of a chunk in their order."""
     g, noise = chunk.general, shard.floats[WRITE_NOISE]
@@ -257,7 +272,7 @@ def _part(groups: Any, group: Any, start: int, stop: int) -> Any:
     return first, end - first, groups[group, TILE], groups[group, IN_TILE], groups[group, SAMPLE]
 
 
-@borrowing
+@apart(borrowing, _I, SHARD, CHUNK, TRAINS, _I, _I, _I, _I)
 def update_whole_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> int:
     """Fire some rows of a tile whose pulses on one line alone matter; returns the coincidences."""
     g, tags, floats, law, cols = chunk.general, chunk.tags, shard.floats, shard.ints[LAW], shard.table[t, COLS]
@@ -339,7 +354,7 @@ def _alone(
             store[start + j] = moved(w, lowers, by, f[LOW, j], f[HIGH, j])
 
 
-@compiled
+@apart(compiled, types.void, _F4, _F4, types.int16[::1], types.int64[:, ::1], types.uint32[:, :, ::1], _I8, _F4, _I)
 def relax(
     weights: Any, hidden: Any, lanes: Any, table: Any, keys: Any, ints: Any, floats: Any, first_sample: int
 ) -> None:

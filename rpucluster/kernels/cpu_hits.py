@@ -13,11 +13,24 @@ from typing import Any
 import numpy as np
 
 from rpucluster.kernels.base import COLS, DEVICE_KEY, GENERAL, NOISE_KEY, OFFSET, STD
+from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_apply import apply_crowded, apply_single
 from rpucluster.kernels.cpu_cells import constant_cell, make_lanes
-from rpucluster.kernels.cpu_chunk import COUNT_OF, CROWDED, FIRST, GROUPS, HITS, IN_TILE, PIECE, SAMPLE, TILE
+from rpucluster.kernels.cpu_chunk import (
+    CHUNK,
+    COUNT_OF,
+    CROWDED,
+    FIRST,
+    GROUPS,
+    HITS,
+    IN_TILE,
+    PIECE,
+    SAMPLE,
+    SHARD,
+    TILE,
+)
 from rpucluster.kernels.cpu_general import fire_listed
-from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals, lowest_bit
+from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals, lowest_bit, types
 from rpucluster.kernels.cpu_simd import fill, prefetch
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, replay
 
@@ -90,7 +103,7 @@ def draw_listed(shard: Any, chunk: Any, size: int, groups: int) -> None:
         make_lanes(chunk.lanes, first, (chunk.groups[g, FIRST] if g < groups else size) - first, key[0], key[1])
 
 
-@borrowing
+@apart(borrowing, types.void, SHARD, CHUNK)
 def flush(shard: Any, chunk: Any) -> None:
     """Apply the hits of a chunk in their order and empty it."""
     size, groups = chunk.fill[HITS], chunk.fill[GROUPS]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.cpu_random import compiled, inlined
+from rpucluster.kernels.cpu_apart import apart
+from rpucluster.kernels.cpu_random import compiled, inlined, types
 from rpucluster.kernels.cpu_vector import (
     HAS_SIXTEEN,
     load,
@@ -48,6 +49,8 @@ _PACKED_ROWS, _PACKED_COLS = 128, 256
 _NARROW_ROWS, _WIDE_ROWS = 64, 32
 """Rows of a block that is not copied."""
 _0 = np.int64(0)
+_I, _F4 = types.int64, types.float32[::1]
+_product = apart(compiled, types.void, _F4, _I, _I, _I, _F4, _I, _F4, _I, _I, _F4)
 
 
 @compiled
@@ -260,7 +263,7 @@ def _eight_by_one(w: Any, r: int, step: int, v: Any, b: int, cols: int, y: Any, 
     put_totals(y, o + 4, first, a4, a5, a6, a7)
 
 
-@compiled
+@_product
 def forward_product(
     weights: Any,
     start: int,
@@ -460,7 +463,7 @@ def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> 
                 store(packed, p + k, load_first(w, at + whole + k, rest - k))
 
 
-@compiled
+@_product
 def backward_product(
     weights: Any,
     start: int,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.kernels.base import COL0, COLS, FIXED_BITS, FIXED_LIMIT, OFFSET, ROW0, ROWS
+from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_convert import convert_inputs, convert_outputs, worst_case
 from rpucluster.kernels.cpu_product import (
     backward_product,
@@ -18,7 +19,7 @@ from rpucluster.kernels.cpu_product import (
     padded_samples,
     paired_size,
 )
-from rpucluster.kernels.cpu_random import bits_float, compiled
+from rpucluster.kernels.cpu_random import bits_float, compiled, types
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, peak_bits
 from rpucluster.kernels.cpu_wire import add_drops
 from rpucluster.kernels.read_rule import DECAY, RISE, ROUNDS, SCALE, SCALING, WIRE, WORST_CASE, Scaling
@@ -35,6 +36,12 @@ _SCALE, _LIMIT = 2.0**FIXED_BITS, np.float32(FIXED_LIMIT)
 _UNIT, _DOUBLE_LIMIT = 2.0**-FIXED_BITS, float(FIXED_LIMIT)
 _SUM_LIMIT = np.int64(int(FIXED_LIMIT) << FIXED_BITS)
 _ABS_MAX, _AVERAGE, _CONSTANT = int(Scaling.ABS_MAX), int(Scaling.AVERAGE), int(Scaling.CONSTANT)
+
+
+_I, _FLAG, _I8, _F4 = types.int64, types.boolean, types.int64[::1], types.float32[::1]
+_SIGNALS, _SUMS, _ENDS = types.float32[:, ::1], types.int64[:, ::1], types.UniTuple(types.int64, 2)
+_ARRAYS = (_F4, types.int64[:, ::1], types.uint32[:, ::1], _I8, _F4)
+_PRODUCTS = (forward_product, backward_product)
 
 
 @compiled
@@ -99,7 +106,7 @@ def _add_fixed(y: Any, factor: Any, sums: Any) -> bool:
     return wrong == 0
 
 
-@compiled
+@apart(compiled, _ENDS, *_ARRAYS, _SIGNALS, _SUMS, _I, _FLAG, _SIGNALS, needs=_PRODUCTS)
 def read_scaled(
     weights: Any,
     table: Any,
@@ -161,7 +168,22 @@ def read_scaled(
     return repeats, FINE
 
 
-@compiled
+@apart(
+    compiled,
+    _ENDS,
+    _F4,
+    types.int64[:, ::1],
+    types.uint32[:, ::1],
+    _F4,
+    _I8,
+    _F4,
+    _SIGNALS,
+    _SUMS,
+    _I,
+    _FLAG,
+    _FLAG,
+    needs=(read_scaled,),
+)
 def read(
     weights: Any,
     table: Any,
@@ -187,7 +209,7 @@ def read(
     return read_scaled(weights, table, keys, ints, floats, lines, sums, first_sample, backward, scales)
 
 
-@compiled
+@apart(compiled, _I, _F4, types.int64[:, ::1], _SIGNALS, _SUMS, _FLAG, needs=_PRODUCTS)
 def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) -> int:
     """Products without converters and noise into ``sums``; returns how it ended."""
     samples = len(lines)

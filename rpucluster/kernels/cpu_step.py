@@ -1,10 +1,12 @@
 """The interpreter: performs rows of a tape, step after step, in one compiled call."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels import step
+from rpucluster.kernels import cpu_update, step
 from rpucluster.kernels.base import DIFFUSION, LIFETIME, UPDATE_FLOATS, UPDATE_INTS, UPDATE_KEYS
 from rpucluster.kernels.cpu_digital import activate, derive, score
 from rpucluster.kernels.cpu_general import relax
@@ -182,6 +184,14 @@ def perform(
     return np.int64(FINE), _0
 
 
+def prepare(tape: Any, start: int, stop: int, memory: Any, floats: Any, fixed: Any, done: Any) -> Callable[..., Any]:
+    """`perform` of these rows, with all that they call loaded."""
+    for kernel in (read, exact_read, pulsed_update, exact_update, activate, derive, score):
+        kernel.load()
+    cpu_update.load(memory.update_ints, memory.update_floats)
+    return partial(perform, tape, start, stop, memory, floats, fixed, done)
+
+
 def warm_up() -> None:
     """Load or compile `perform`, on nothing."""
     memory = step.Memory(
@@ -208,4 +218,4 @@ def warm_up() -> None:
         learning_rate=np.float32(0),
     )
     tape, floats, fixed = np.zeros((0, step.TAPE_COLUMNS), np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)
-    perform(tape, 0, 0, memory, floats, fixed, np.zeros(0, np.int64), feed, 0, 0)
+    prepare(tape, 0, 0, memory, floats, fixed, np.zeros(0, np.int64))(feed, 0, 0)

@@ -20,6 +20,7 @@ from rpucluster.kernels.base import (
     ROWS,
     X_KEY,
 )
+from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_fire import fire_eight, list_sixteen
 from rpucluster.kernels.cpu_random import (
     bits_float,
@@ -31,6 +32,7 @@ from rpucluster.kernels.cpu_random import (
     normal_pair,
     philox,
     popcount,
+    types,
 )
 from rpucluster.kernels.cpu_simd import copy_flipped, keep
 
@@ -45,6 +47,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ONE_PULSE, _COUNTS = np.uint32(1 << 20), np.uint32(31 << 20)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _0 = np.int64(0)
+_OF_COLUMNS, _OF_ROWS = np.bool_(False), np.bool_(True)  # literals would be types of their own
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
@@ -166,6 +169,22 @@ class Trains(NamedTuple):
     fired: Any  # uint32 (FIRED + 16,): scratch for places in d_words
 
 
+_U4, _I8 = types.uint32[::1], types.int64[::1]
+TRAINS = types.NamedTuple(
+    [
+        types.uint32[:, ::1], types.uint32[:, ::1], _I8, types.uint32[:, ::1], types.uint32[:, ::1], _U4,
+        types.int64[:, ::1], _U4,
+    ],
+    Trains,
+)  # fmt: skip
+"""Its type, as compiled functions take it."""
+_SIGNALS = types.float32[:, ::1]
+_ARGUMENTS = (
+    types.int64[:, ::1], types.uint32[:, :, ::1], types.int64, _I8, types.float32[::1], _SIGNALS, _SIGNALS,
+    types.float32, types.int64,
+)  # fmt: skip
+
+
 @compiled
 def fire_columns(trains: Any, found: Any, active: int, b: int, bits: int, used: Any) -> Any:
     """Put the trains of the columns of sample b, as `make_trains` left them, into ``trains``.
@@ -242,7 +261,7 @@ def _signs(values: Any, gain: Any, even: int, words: Any) -> None:
         words[j] = SIGN if values[j] < _ZERO and fires else np.uint32(0)
 
 
-@compiled
+@apart(compiled, types.Tuple([TRAINS, types.int64, types.float64]), *_ARGUMENTS)
 def tile_trains(
     table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int
 ) -> Any:
@@ -261,7 +280,7 @@ def tile_trains(
         np.empty(FIRED + 16, np.uint32),
     )
     found = new_lines(max(rows, cols))
-    slots = used = 0
+    slots = used = _0
     expected = 0.0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
     for b in range(samples):
@@ -277,13 +296,13 @@ def tile_trains(
                 _signs(ds, gain_d, even, trains.d_words[:, b])
             k0, k1 = keys[t, X_KEY, 0], keys[t, X_KEY, 1]
             if evenly:
-                count, x_total = spread_trains(xs, gain_x, bits, False, found)
+                count, x_total = spread_trains(xs, gain_x, bits, _OF_COLUMNS, found)
             else:
                 count, x_total = make_trains(xs, gain_x, bits, k0, k1, sample, found)
             trains, used = fire_columns(trains, found, count, b, bits, used)
             k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
             if evenly:
-                count, d_total = spread_trains(ds, gain_d, bits, True, found)
+                count, d_total = spread_trains(ds, gain_d, bits, _OF_ROWS, found)
             else:
                 count, d_total = make_trains(ds, gain_d, bits, k0, k1, sample, found)
             for a in range(count):

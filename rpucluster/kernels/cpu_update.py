@@ -10,40 +10,35 @@ from typing import Any
 import numpy as np
 
 from rpucluster.kernels import cpu_batch
-from rpucluster.kernels.base import COL0, COLS, GENERAL, HALF_SELECT, OFFSET, PER_BATCH, RAISE_ONLY, ROW0, ROWS
-from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
-from rpucluster.kernels.cpu_general import update_whole_rows
+from rpucluster.kernels.base import (
+    COL0,
+    COLS,
+    DIFFUSION,
+    GENERAL,
+    HALF_SELECT,
+    LIFETIME,
+    OFFSET,
+    PER_BATCH,
+    RAISE_ONLY,
+    ROW0,
+    ROWS,
+)
+from rpucluster.kernels.cpu_apart import apart
+from rpucluster.kernels.cpu_chunk import CHUNK, HITS, SHARD, Shard, new_chunk
+from rpucluster.kernels.cpu_general import fire_listed, relax, update_whole_rows
 from rpucluster.kernels.cpu_hits import add_group, flush
-from rpucluster.kernels.cpu_random import borrowing, compiled
+from rpucluster.kernels.cpu_random import borrowing, compiled, types
 from rpucluster.kernels.cpu_simd import list_places
-from rpucluster.kernels.cpu_trains import FIRED, INFINITY_BITS, SIGN, SLOTS, peak_bits, row_hits, tile_trains
+from rpucluster.kernels.cpu_trains import FIRED, INFINITY_BITS, SIGN, SLOTS, TRAINS, peak_bits, row_hits, tile_trains
 
 _0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
 
 
-@compiled
-def pulsed_update(
-    weights: Any,
-    hidden: Any,
-    lanes: Any,
-    table: Any,
-    keys: Any,
-    ints: Any,
-    floats: Any,
-    x: Any,
-    d: Any,
-    lr: Any,
-    first_sample: int,
-) -> Any:
-    """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
-    if not finite(x, d):
-        return 0, 0, 0.0, False
-    slots, expected = np.zeros(len(table), np.int64), np.zeros(len(table), np.float64)
-    rows = table[:, ROWS].sum()
-    coincidences = update_part(
-        weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, _0, rows, slots, expected
-    )
-    return slots.sum(), coincidences, in_turn(expected), True
+_I, _F, _I8, _F4 = types.int64, types.float32, types.int64[::1], types.float32[::1]
+_SIGNALS = types.float32[:, ::1]
+_ARRAYS = (
+    _F4, _F4, types.int16[::1], types.int64[:, ::1], types.uint32[:, :, ::1], _I8, _F4, _SIGNALS, _SIGNALS, _F, _I,
+)  # fmt: skip
 
 
 @borrowing
@@ -64,7 +59,29 @@ def in_turn(values: Any) -> float:
     return total
 
 
-@compiled
+@apart(borrowing, _I, SHARD, CHUNK, TRAINS, _I, _I, _I, _I, needs=(flush,))
+def update_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> int:
+    """Fire some rows of a tile; returns the coincidences.  Hits may be left in the chunk."""
+    samples, raise_only, d_words = len(trains.x_count), shard.ints[RAISE_ONLY] != 0, trains.d_words
+    coincidences, last = _0, bottom * samples
+    for begin in range(top * samples, last, FIRED):
+        count, end = _0, min(begin + FIRED, last)
+        for place in range(begin, end, 16):
+            count += list_places(trains.fired, np.uint64(count), d_words, np.uint64(place), SLOTS)
+        for k in range(count):
+            found = np.int64(trains.fired[np.uint64(k)])
+            if found >= end:
+                break
+            i = found // samples
+            b = found - i * samples
+            d_word = d_words[i, b]
+            hits, n = row_hits(trains, b, d_word & SLOTS, ~d_word & SIGN, raise_only, chunk.tags, chunk.fill[HITS])
+            coincidences += n
+            add_group(shard, chunk, hits, n != hits, t, i, first_sample + b)
+    return int(coincidences)
+
+
+@apart(compiled, _I, *_ARRAYS, _I, _I, _I8, types.float64[::1], needs=(flush, tile_trains, update_rows))
 def update_part(
     weights: Any,
     hidden: Any,
@@ -110,29 +127,45 @@ def update_part(
     return int(coincidences)
 
 
-@borrowing
-def update_rows(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> int:
-    """Fire some rows of a tile; returns the coincidences.  Hits may be left in the chunk."""
-    samples, raise_only, d_words = len(trains.x_count), shard.ints[RAISE_ONLY] != 0, trains.d_words
-    coincidences, last = _0, bottom * samples
-    for begin in range(top * samples, last, FIRED):
-        count, end = _0, min(begin + FIRED, last)
-        for place in range(begin, end, 16):
-            count += list_places(trains.fired, np.uint64(count), d_words, np.uint64(place), SLOTS)
-        for k in range(count):
-            found = np.int64(trains.fired[np.uint64(k)])
-            if found >= end:
-                break
-            i = found // samples
-            b = found - i * samples
-            d_word = d_words[i, b]
-            hits, n = row_hits(trains, b, d_word & SLOTS, ~d_word & SIGN, raise_only, chunk.tags, chunk.fill[HITS])
-            coincidences += n
-            add_group(shard, chunk, hits, n != hits, t, i, first_sample + b)
-    return int(coincidences)
+@apart(compiled, types.Tuple([_I, _I, types.float64, types.boolean]), *_ARRAYS, needs=(update_part,))
+def pulsed_update(
+    weights: Any,
+    hidden: Any,
+    lanes: Any,
+    table: Any,
+    keys: Any,
+    ints: Any,
+    floats: Any,
+    x: Any,
+    d: Any,
+    lr: Any,
+    first_sample: int,
+) -> Any:
+    """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
+    if not finite(x, d):
+        return 0, 0, 0.0, False
+    slots, expected = np.zeros(len(table), np.int64), np.zeros(len(table), np.float64)
+    rows = table[:, ROWS].sum()
+    coincidences = update_part(
+        weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, _0, rows, slots, expected
+    )
+    return slots.sum(), coincidences, in_turn(expected), True
 
 
-@borrowing
+def load(ints: Any, floats: Any) -> None:
+    """Load what updates, transfers and flushes by packed rules, one or a stack of them, reach by address."""
+    flush.load()
+    for kernel, needed in (
+        (fire_listed, ints[..., GENERAL] != 0),
+        (update_whole_rows, floats[..., HALF_SELECT] > 0),
+        (relax, (floats[..., LIFETIME] > 0) | (floats[..., DIFFUSION] > 0)),
+        (cpu_batch.update_rows, ints[..., PER_BATCH] != 0),
+    ):
+        if needed.any():
+            kernel.load()
+
+
+@apart(borrowing, types.boolean, _F4, types.int64[:, ::1], _SIGNALS, _SIGNALS, _F)
 def exact_update(weights: Any, table: Any, x: Any, d: Any, lr: Any) -> bool:
     """``w -= (lr * d) * x`` in sample order; returns whether all inputs were finite."""
     if not finite(x, d):
