@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from rpucluster.data import check_against, epoch_order, load_data, read_idx
 from rpucluster.errors import ConfigError, DataError, MissingPackageError
-from rpucluster.job import DataSpec
+from rpucluster.job.training import DataSpec
 from rpucluster.model import mlp
 from tests.idx_files import idx
 

@@ -15,7 +15,9 @@ from rpucluster.cluster import load_cluster
 from rpucluster.config import shipped, validated, write_toml
 from rpucluster.devices import ConstantStep, FloatingPoint, PiecewiseStep, device_from
 from rpucluster.errors import ConfigError
-from rpucluster.job import JOB_TABLES, DeviceSpec, Job, TrainSpec, load_job
+from rpucluster.job import JOB_TABLES, Job, load_job
+from rpucluster.job.model import DeviceSpec
+from rpucluster.job.training import TrainSpec
 from rpucluster.partitioner import partition
 from rpucluster.tile import Management, UpdateSettings
 
