@@ -12,20 +12,14 @@ from rpucluster.kernels.base import COL0 as COL0
 from rpucluster.kernels.base import COLS as COLS
 from rpucluster.kernels.base import FIXED_BITS as FIXED_BITS
 from rpucluster.kernels.base import FIXED_LIMIT as FIXED_LIMIT
-from rpucluster.kernels.base import MAX_BIT_LENGTH as MAX_BIT_LENGTH
 from rpucluster.kernels.base import OFFSET as OFFSET
 from rpucluster.kernels.base import ROW0 as ROW0
 from rpucluster.kernels.base import ROWS as ROWS
-from rpucluster.kernels.base import UPDATE_FLOATS as UPDATE_FLOATS
-from rpucluster.kernels.base import UPDATE_INTS as UPDATE_INTS
 from rpucluster.kernels.base import UPDATE_KEYS as UPDATE_KEYS
 from rpucluster.kernels.base import Kernels as Kernels
 from rpucluster.kernels.base import Tiling as Tiling
-from rpucluster.kernels.base import UpdateRule as UpdateRule
 from rpucluster.kernels.base import UpdateTotals as UpdateTotals
 from rpucluster.kernels.base import from_fixed as plain_from_fixed
-from rpucluster.kernels.base import pack_update as pack_update
-from rpucluster.kernels.base import require_batch_noise as require_batch_noise
 from rpucluster.kernels.program import program as program
 from rpucluster.kernels.read_rule import READ_FLOATS as READ_FLOATS
 from rpucluster.kernels.read_rule import READ_INTS as READ_INTS
@@ -37,6 +31,12 @@ from rpucluster.kernels.step import Prepare
 from rpucluster.kernels.transfer import FlushRule as FlushRule
 from rpucluster.kernels.transfer import TransferRule as TransferRule
 from rpucluster.kernels.transfer import TransferState as TransferState
+from rpucluster.kernels.update_rule import MAX_BIT_LENGTH as MAX_BIT_LENGTH
+from rpucluster.kernels.update_rule import UPDATE_FLOATS as UPDATE_FLOATS
+from rpucluster.kernels.update_rule import UPDATE_INTS as UPDATE_INTS
+from rpucluster.kernels.update_rule import UpdateRule as UpdateRule
+from rpucluster.kernels.update_rule import pack_update as pack_update
+from rpucluster.kernels.update_rule import require_batch_noise as require_batch_noise
 
 if TYPE_CHECKING:
     from rpucluster.kernels.digital import Digital

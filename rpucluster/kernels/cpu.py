@@ -8,20 +8,11 @@ from numpy.typing import NDArray
 from rpucluster.devices import ConstantStep, Device
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import cpu_cells, cpu_general, cpu_initial, cpu_read, cpu_transfer, cpu_update
-from rpucluster.kernels.base import (
-    CONSTANTS,
-    ROWS,
-    UPDATE_FLOATS,
-    Tiling,
-    UpdateRule,
-    UpdateTotals,
-    input_message,
-    overflow_message,
-    pack_update,
-)
+from rpucluster.kernels.base import ROWS, Tiling, UpdateTotals, input_message, overflow_message
 from rpucluster.kernels.cpu_threads import Threads
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, pack_read
 from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
+from rpucluster.kernels.update_rule import CONSTANTS, UPDATE_FLOATS, UpdateRule, pack_update
 from rpucluster.rng import Float32
 
 PROBLEMS = {cpu_read.OUT_OF_RANGE: overflow_message(), cpu_read.NOT_FINITE: input_message()}

@@ -5,11 +5,11 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils as untyped_cgutils
 
-from rpucluster.kernels.base import AHEAD, BEHIND, STD
 from rpucluster.kernels.cpu_cells import sixteen_cells
 from rpucluster.kernels.cpu_random import intrinsic, types
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT
 from rpucluster.kernels.cpu_wide import EVEN, F32, FLOATS, I16, I32, INTS, ODD, SIGN_BIT, WORDS, Arrays, Lanes
+from rpucluster.kernels.update_rule import AHEAD, BEHIND, STD
 
 cgutils: Any = untyped_cgutils
 

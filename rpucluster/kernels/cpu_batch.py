@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels.base import COLS, OFFSET, RAISE_ONLY, STD
+from rpucluster.kernels.base import COLS, OFFSET
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_apply import apply_counts
 from rpucluster.kernels.cpu_chunk import CHUNK, COUNT_OF, FIRST, GROUPS, HITS, IN_TILE, PIECE, SHARD, TILE
@@ -12,6 +12,7 @@ from rpucluster.kernels.cpu_hits import cell_of, draw_listed, list_group
 from rpucluster.kernels.cpu_random import borrowing, compiled, listed_normals, lowest_bit, popcount, types
 from rpucluster.kernels.cpu_simd import keep
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, TRAINS, replay, row_hits
+from rpucluster.kernels.update_rule import RAISE_ONLY, STD
 
 _0 = np.int64(0)
 _U0, _U1 = np.uint64(0), np.uint64(1)

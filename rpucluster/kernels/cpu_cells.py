@@ -6,7 +6,7 @@ import numpy as np
 from llvmlite import ir
 
 from rpucluster.devices import LANE_UNIT
-from rpucluster.kernels.base import CONSTANTS, DEVICE_KEY, OFFSET
+from rpucluster.kernels.base import DEVICE_KEY, OFFSET
 from rpucluster.kernels.cpu_random import (
     borrowing,
     compiled,
@@ -20,6 +20,7 @@ from rpucluster.kernels.cpu_random import (
     types,
 )
 from rpucluster.kernels.cpu_wide import EVEN, ODD, SIGN_BIT, WORDS, Arrays, Lanes
+from rpucluster.kernels.update_rule import CONSTANTS
 
 _U0, _U16 = np.uint64(0), np.uint64(16)
 _ONE = np.float32(1)

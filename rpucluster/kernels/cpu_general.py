@@ -10,29 +10,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.devices import Law
-from rpucluster.kernels.base import (
-    ADDITIVE,
-    COLS,
-    CONSTANTS,
-    DEVICE_KEY,
-    DIFFUSION,
-    DIFFUSION_DTOD,
-    HALF_SELECT,
-    LANES,
-    LAW,
-    LIFETIME,
-    LIFETIME_DTOD,
-    NOISE_KEY,
-    OFFSET,
-    RAISE_ONLY,
-    RELAXATION_KEY,
-    REPLAY_KEY,
-    REST,
-    REST_DTOD,
-    ROWS,
-    STD,
-    WRITE_NOISE,
-)
+from rpucluster.kernels.base import COLS, DEVICE_KEY, NOISE_KEY, OFFSET, RELAXATION_KEY, REPLAY_KEY, ROWS
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_cells import lane_word, upper_lane_word
 from rpucluster.kernels.cpu_chunk import (
@@ -74,6 +52,22 @@ from rpucluster.kernels.cpu_random import (
     types,
 )
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, TRAINS, row_hits
+from rpucluster.kernels.update_rule import (
+    ADDITIVE,
+    CONSTANTS,
+    DIFFUSION,
+    DIFFUSION_DTOD,
+    HALF_SELECT,
+    LANES,
+    LAW,
+    LIFETIME,
+    LIFETIME_DTOD,
+    RAISE_ONLY,
+    REST,
+    REST_DTOD,
+    STD,
+    WRITE_NOISE,
+)
 
 _0 = np.int64(0)
 _I, _I8, _F4 = types.int64, types.int64[::1], types.float32[::1]

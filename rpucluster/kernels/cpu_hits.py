@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import COLS, DEVICE_KEY, GENERAL, NOISE_KEY, OFFSET, STD
+from rpucluster.kernels.base import COLS, DEVICE_KEY, NOISE_KEY, OFFSET
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_apply import apply_crowded, apply_single
 from rpucluster.kernels.cpu_cells import constant_cell, make_lanes
@@ -33,6 +33,7 @@ from rpucluster.kernels.cpu_general import fire_listed
 from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals, lowest_bit, types
 from rpucluster.kernels.cpu_simd import fill, prefetch
 from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, replay
+from rpucluster.kernels.update_rule import GENERAL, STD
 
 _32 = np.uint64(32)
 _U0, _U1 = np.uint64(0), np.uint64(1)

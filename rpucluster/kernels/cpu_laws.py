@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from rpucluster.devices import LANE_UNIT, Law
-from rpucluster.kernels.base import ADDITIVE, CONSTANTS, STD
 from rpucluster.kernels.cpu_elementary import exp, power
 from rpucluster.kernels.cpu_random import borrowing, inlined
+from rpucluster.kernels.update_rule import ADDITIVE, CONSTANTS, STD
 
 UP, DOWN, LOW, HIGH, E0, E1 = range(6)
 """Rows of `cpu_chunk.General.cells`."""

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rpucluster.kernels import cpu_update, step
-from rpucluster.kernels.base import DIFFUSION, LIFETIME, UPDATE_FLOATS, UPDATE_INTS, UPDATE_KEYS
+from rpucluster.kernels.base import UPDATE_KEYS
 from rpucluster.kernels.cpu_digital import activate, derive, score
 from rpucluster.kernels.cpu_general import relax
 from rpucluster.kernels.cpu_random import compiled, inlined
 from rpucluster.kernels.cpu_read import FINE, NOT_FINITE, OUT_OF_RANGE, exact_read, from_fixed, read
 from rpucluster.kernels.cpu_update import exact_update, pulsed_update
 from rpucluster.kernels.read_rule import READ_FLOATS, READ_INTS
+from rpucluster.kernels.update_rule import DIFFUSION, LIFETIME, UPDATE_FLOATS, UPDATE_INTS
 
 _0 = np.int64(0)
 

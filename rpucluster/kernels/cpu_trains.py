@@ -4,22 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels.base import (
-    BIT_LENGTH,
-    COL0,
-    COLS,
-    D_KEY,
-    DETERMINISTIC,
-    DW_MIN,
-    DYNAMIC,
-    HALF_SELECT,
-    MANAGEMENT,
-    PER_BATCH,
-    REPLAY_KEY,
-    ROW0,
-    ROWS,
-    X_KEY,
-)
+from rpucluster.kernels.base import COL0, COLS, D_KEY, REPLAY_KEY, ROW0, ROWS, X_KEY
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_fire import fire_eight, list_sixteen
 from rpucluster.kernels.cpu_random import (
@@ -35,6 +20,15 @@ from rpucluster.kernels.cpu_random import (
     types,
 )
 from rpucluster.kernels.cpu_simd import copy_flipped, keep
+from rpucluster.kernels.update_rule import (
+    BIT_LENGTH,
+    DETERMINISTIC,
+    DW_MIN,
+    DYNAMIC,
+    HALF_SELECT,
+    MANAGEMENT,
+    PER_BATCH,
+)
 
 SLOTS = np.uint32(0x7FFFFFFF)
 """The slots of a train's word; the bit above is the sign."""

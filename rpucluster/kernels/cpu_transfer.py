@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import BIT_LENGTH, COL0, COLS, D_KEY, GENERAL, OFFSET, ROW0, ROWS
+from rpucluster.kernels.base import COL0, COLS, D_KEY, OFFSET, ROW0, ROWS
 from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
 from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import compiled, fill_normals, philox, popcount
@@ -27,6 +27,7 @@ from rpucluster.kernels.transfer import (
     READ_NOISE,
     THRESHOLD,
 )
+from rpucluster.kernels.update_rule import BIT_LENGTH, GENERAL
 
 _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _U0, _U1, _U3 = np.uint64(0), np.uint64(1), np.uint64(3)

@@ -10,19 +10,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.kernels import cpu_batch
-from rpucluster.kernels.base import (
-    COL0,
-    COLS,
-    DIFFUSION,
-    GENERAL,
-    HALF_SELECT,
-    LIFETIME,
-    OFFSET,
-    PER_BATCH,
-    RAISE_ONLY,
-    ROW0,
-    ROWS,
-)
+from rpucluster.kernels.base import COL0, COLS, OFFSET, ROW0, ROWS
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_chunk import CHUNK, HITS, SHARD, Shard, new_chunk
 from rpucluster.kernels.cpu_general import fire_listed, relax, update_whole_rows
@@ -30,6 +18,7 @@ from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import borrowing, compiled, types
 from rpucluster.kernels.cpu_simd import list_places
 from rpucluster.kernels.cpu_trains import FIRED, INFINITY_BITS, SIGN, SLOTS, TRAINS, peak_bits, row_hits, tile_trains
+from rpucluster.kernels.update_rule import DIFFUSION, GENERAL, HALF_SELECT, LIFETIME, PER_BATCH, RAISE_ONLY
 
 _0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
 

@@ -16,7 +16,7 @@ from rpucluster import elementary, layers, rng
 from rpucluster.arrays import to_host
 from rpucluster.devices import LANE_BLOCK, LANE_UNIT, Law
 from rpucluster.kernels import base, cuda_launch, cuda_read, cuda_update, read_rule, transfer
-from rpucluster.kernels.base import FIXED_BITS, FIXED_LIMIT, Tiling, UpdateRule, UpdateTotals, pack_update
+from rpucluster.kernels.base import FIXED_BITS, FIXED_LIMIT, Tiling, UpdateTotals
 from rpucluster.kernels.cuda_digital import CudaDigital
 from rpucluster.kernels.cuda_launch import (
     COINCIDENCES,
@@ -35,6 +35,7 @@ from rpucluster.kernels.cuda_launch import (
 from rpucluster.kernels.cuda_step import CudaStep, graphs
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals, Scaling, pack_read
 from rpucluster.kernels.transfer import FlushRule, TransferRule, TransferState, pack_transfer
+from rpucluster.kernels.update_rule import UpdateRule, pack_update
 
 _READ_NUMBERS = (
     "SCALING", "WORST_CASE", "IN_STOCHASTIC", "OUT_STOCHASTIC", "IN_STEP", "OUT_STEP", "LIMIT", "OUT_NOISE",

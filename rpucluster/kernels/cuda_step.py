@@ -11,8 +11,9 @@ import numpy as np
 
 from rpucluster.arrays import address, to_host
 from rpucluster.kernels import cuda_digital, cuda_launch, cuda_read, cuda_update, step
-from rpucluster.kernels.base import COLS, DIFFUSION, LIFETIME, ROWS, Tiling
+from rpucluster.kernels.base import COLS, ROWS, Tiling
 from rpucluster.kernels.cuda_launch import Functions, Launch, Place, spread
+from rpucluster.kernels.update_rule import DIFFUSION, LIFETIME
 from rpucluster.layers import IDENTITY
 
 Run = Callable[[], None]

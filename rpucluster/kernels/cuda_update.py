@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import (
+from rpucluster.kernels.base import Tiling
+from rpucluster.kernels.cuda_launch import COINCIDENCES, EXPECTED, SLOTS, THREADS, WIDE, Launch, Place, Take, parts
+from rpucluster.kernels.update_rule import (
     BIT_LENGTH,
     DETERMINISTIC,
     DW_MIN,
@@ -13,9 +15,7 @@ from rpucluster.kernels.base import (
     MANAGEMENT,
     PER_BATCH,
     RAISE_ONLY,
-    Tiling,
 )
-from rpucluster.kernels.cuda_launch import COINCIDENCES, EXPECTED, SLOTS, THREADS, WIDE, Launch, Place, Take, parts
 
 
 def pulsed_update(

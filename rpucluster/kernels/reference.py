@@ -9,20 +9,14 @@ import numpy as np
 
 from rpucluster.devices import Int16, draw_lanes
 from rpucluster.errors import NumericalError
-from rpucluster.kernels.base import (
-    DEVICE_KEY,
-    Tiling,
-    UpdateRule,
-    UpdateTotals,
-    input_message,
-    lines_of,
-)
+from rpucluster.kernels.base import DEVICE_KEY, Tiling, UpdateTotals, input_message, lines_of
 from rpucluster.kernels.read_rule import ReadRule, ReadTotals
 from rpucluster.kernels.reference_law import relax_tile
 from rpucluster.kernels.reference_read import read_tile, require_in_range, scale_of, to_fixed
 from rpucluster.kernels.reference_transfer import columns_of, flush_tile, switches, transfer_tile
 from rpucluster.kernels.reference_update import update_tile
 from rpucluster.kernels.transfer import CHOPPER_KEY, FlushRule, TransferRule, TransferState
+from rpucluster.kernels.update_rule import UpdateRule
 from rpucluster.rng import Key
 
 F32 = np.float32

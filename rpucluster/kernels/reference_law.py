@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster.devices import Cells, Int16
-from rpucluster.kernels.base import NOISE_KEY, RELAXATION_KEY, REPLAY_KEY, UpdateRule
+from rpucluster.kernels.base import NOISE_KEY, RELAXATION_KEY, REPLAY_KEY
+from rpucluster.kernels.update_rule import UpdateRule
 from rpucluster.rng import Float32, Key, block_normals, normals, philox
 
 F32 = np.float32

@@ -9,15 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster.devices import Cells, Int16
-from rpucluster.kernels.base import (
-    D_KEY,
-    NOISE_KEY,
-    REPLAY_KEY,
-    X_KEY,
-    UpdateRule,
-    UpdateTotals,
-)
+from rpucluster.kernels.base import D_KEY, NOISE_KEY, REPLAY_KEY, X_KEY, UpdateTotals
 from rpucluster.kernels.reference_law import fire_cells
+from rpucluster.kernels.update_rule import UpdateRule
 from rpucluster.rng import Float32, Key, UInt32, block_normals, normals, philox
 
 F32 = np.float32

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from rpucluster.kernels.base import UpdateRule
 from rpucluster.kernels.read_rule import ReadRule
+from rpucluster.kernels.update_rule import UpdateRule
 
 COLUMN_READ_KEY, CHOPPER_KEY = range(2)
 """Index into the column keys of a transfer, uint32 (tiles, 2, 2); those of choppers agree along a column of tiles."""
