@@ -15,7 +15,7 @@ import numpy as np
 from rpucluster import elementary, layers, rng
 from rpucluster.arrays import to_host
 from rpucluster.devices import LANE_BLOCK, LANE_UNIT, Law
-from rpucluster.kernels import base, cuda_launch, cuda_read, cuda_update, read_rule, transfer
+from rpucluster.kernels import cuda_launch, cuda_read, cuda_update, read_rule, transfer, update_rule
 from rpucluster.kernels.base import FIXED_BITS, FIXED_LIMIT, Tiling, UpdateTotals
 from rpucluster.kernels.cuda_digital import CudaDigital
 from rpucluster.kernels.cuda_launch import (
@@ -87,7 +87,7 @@ def source() -> str:
     lines += [f"#define {name} {getattr(cuda_read, name)}" for name in ("PRODUCT_LINES", "PRODUCT_SLICE")]
     lines += [f"#define FIXED_LIMIT {FIXED_LIMIT}f", f"#define FIXED_MOST {int(FIXED_LIMIT) << FIXED_BITS}ll"]
     lines += [f"#define FIXED_SCALE {2.0**FIXED_BITS}", f"#define FIXED_UNIT {2.0**-FIXED_BITS!r}"]
-    lines += [f"#define {name} {getattr(base, name)}" for name in _RULE]
+    lines += [f"#define {name} {getattr(update_rule, name)}" for name in _RULE]
     lines += [f"#define LAW_{law.name} {law.value}" for law in Law]
     folder = resources.files(__package__)
     return "\n".join([*lines, *((folder / name).read_text(encoding="utf-8") for name in SOURCES)])
