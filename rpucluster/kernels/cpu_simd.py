@@ -1,4 +1,5 @@
-"""Numba building blocks that LLVM does not find by itself: 64 bytes of an array at a time, and prefetches.
+"""Numba building blocks that LLVM does not find by itself: 64 bytes of an array at a time, prefetches, and additions to
+what threads share.
 
 A vector of 64 bytes is one register with AVX-512; on other processors LLVM splits the same operations.  All work on
 flat arrays of one kind of integer, and write 64 bytes however much of it is wanted, so arrays need room at their end.
@@ -6,13 +7,15 @@ flat arrays of one kind of integer, and write 64 bytes however much of it is wan
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils as untyped_cgutils
 
-from rpucluster.kernels.cpu_random import intrinsic, types
+from rpucluster.kernels.cpu_random import borrowing, intrinsic, types
 
 cgutils: Any = untyped_cgutils
 _I32 = ir.IntType(32)
+_U0, _1 = np.uint64(0), np.int64(1)
 
 
 class _Vector:
@@ -125,3 +128,22 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uint64), emit
+
+
+@intrinsic
+def add_shared(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to an element of an int64 array, by its place in C order, that threads share; returns what it was."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
+
+    return types.int64(array, types.uint64, types.int64), emit
+
+
+@borrowing
+def take(turns: Any) -> int:
+    """The next turn: 0, 1, 2, ...; of threads that share int64 ``turns``, whose first element counts, only one gets it.
+    """
+    turn: int = add_shared(turns, _U0, _1)
+    return turn

@@ -1,15 +1,18 @@
-"""Large updates and reads on several threads: one compiled call for each part, without the interpreter lock.
+"""Large updates and reads on several threads: compiled calls without the interpreter lock that take turns at the work.
 
-Parts are rows of tiles, or samples, which do not depend on each other, so that results are those of one thread.
+A turn is a range of rows or samples, which do not depend on each other, so that results are those of one thread.  Who
+comes late, or not at all, finds less left to do: nobody waits for a thread that has not begun.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rpucluster.kernels import cpu_read, cpu_update
 from rpucluster.kernels.base import ROWS, Tiling
@@ -17,7 +20,7 @@ from rpucluster.kernels.base import ROWS, Tiling
 UPDATE_CELLS, READ_CELLS = 1 << 22, 1 << 23
 """Cells times samples from which a call is shared; to wake threads takes as long as a tenth of that.  Measured."""
 READ_SAMPLES = 8
-"""Samples of a part of a read at least: as many as go through the product together."""
+"""Samples of a turn of a read at least: as many as go through the product together."""
 
 
 class Threads:
@@ -42,16 +45,18 @@ class Threads:
         """As `cpu_update.pulsed_update`."""
         if not cpu_update.finite(x, d):
             return 0, 0, 0.0, False
-        slots, expected = np.zeros(len(table), np.int64), np.zeros(len(table))
+        known = np.zeros((len(table), 3, len(x)), np.int64)
+        turns = _falling_turns(int(table[:, ROWS].sum()), self._threads).copy()
 
-        def part(start: int, stop: int) -> int:
+        def part() -> int:
             coincidences: int = cpu_update.update_part(
-                weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, start, stop, slots, expected
+                weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known
             )
             return coincidences
 
-        coincidences = sum(self.in_parts(part, int(table[:, ROWS].sum()), 1))
-        return int(slots.sum()), coincidences, cpu_update.in_turn(expected), True
+        coincidences = sum(self.on_all(part))
+        slots, expected = cpu_update.totals(known)
+        return slots, coincidences, expected, True
 
     def read(
         self, weights: Any, table: Any, keys: Any, averages: Any, ints: Any, floats: Any, lines: Any, sums: Any,
@@ -78,16 +83,78 @@ class Threads:
         """What ``part`` returns for as many ranges as there are threads, in multiples of ``whole``."""
         units = -(-size // whole)
         cuts = [min(units * i // self._threads * whole, size) for i in range(self._threads + 1)]
-        ranges = [(start, stop) for start, stop in pairwise(cuts) if start < stop]
-        waiting = [_pool(self._threads).submit(part, *some) for some in ranges[1:]]
+        ranges = iter([(start, stop) for start, stop in pairwise(cuts) if start < stop])
+
+        def turns() -> list[Any]:
+            return [part(start, stop) for start, stop in ranges]  # which threads share: each range is given out once
+
+        return [one for found in self.on_all(turns) for one in found]
+
+    def on_all(self, part: Callable[[], Any]) -> list[Any]:
+        """What ``part`` returns on each thread that calls it before the caller has finished its own call."""
+        helpers = [_Helper(part) for _ in range(self._threads - 1)]
+        for helper in helpers:
+            _waiting(self._threads).put(helper)
         try:
-            first = part(*ranges[0])
+            found = [part()]
         finally:
-            others = [one.result() for one in waiting]  # nothing goes on when an error leaves
-        return [first, *others]
+            begun = [helper for helper in helpers if helper.end()]  # nothing goes on when an error leaves
+        return found + [helper.result() for helper in begun]
+
+
+class _Helper:
+    """A call that a waiting thread makes unless its time is over."""
+
+    def __init__(self, part: Callable[[], Any]) -> None:
+        self._part = part
+        self._open, self._busy = Lock(), Lock()
+        self._busy.acquire()
+        self._found: Any = None
+        self._error: BaseException | None = None
+
+    def __call__(self) -> None:
+        if self._open.acquire(blocking=False):
+            try:
+                self._found = self._part()
+            except BaseException as error:  # for the caller
+                self._error = error
+            finally:
+                self._busy.release()
+
+    def end(self) -> bool:
+        """No call begins from now on, and one that has begun has ended; whether there was one."""
+        if self._open.acquire(blocking=False):
+            return False
+        self._busy.acquire()
+        return True
+
+    def result(self) -> Any:
+        """What the call returned, or its error."""
+        if self._error is not None:
+            raise self._error
+        return self._found
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work, one fewer than take part; all grids of a process share them."""
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="rpucluster")
+def _waiting(threads: int) -> SimpleQueue[Callable[[], None]]:
+    """What threads take calls from, one fewer than take part; all grids of a process share them."""
+    calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            calls.get()()
+
+    for number in range(threads - 1):
+        Thread(target=serve, name=f"rpucluster_{number}", daemon=True).start()
+    return calls
+
+
+@cache
+def _falling_turns(size: int, threads: int) -> NDArray[np.int64]:
+    """Turns at ``size`` lines, as compiled functions take them: large ones first, so that there are few, then small
+    ones, so that threads end together."""
+    cuts, least = [0], -(-size // (32 * threads))
+    while cuts[-1] < size:
+        left = size - cuts[-1]
+        cuts.append(cuts[-1] + min(left, max(least, left // (2 * threads))))
+    return np.array([0, *cuts])

@@ -32,7 +32,7 @@ from rpucluster.kernels.cpu_random import (
     philox,
     popcount,
 )
-from rpucluster.kernels.cpu_simd import copy_flipped, keep
+from rpucluster.kernels.cpu_simd import add_shared, copy_flipped, keep
 
 SLOTS = np.uint32(0x7FFFFFFF)
 """The slots of a train's word; the bit above is the sign."""
@@ -101,15 +101,17 @@ def new_lines(most: int) -> Any:
 
 
 @borrowing
-def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, found: Any) -> Any:
-    """Pulse trains of the lines that fire at all, into ``found``, `Lines`.
+def make_trains(
+    values: Any, first: int, stop: int, gain: Any, bits: int, k0: Any, k1: Any, sample: int, found: Any
+) -> Any:
+    """Pulse trains of those of the lines from ``first`` to ``stop`` that fire at all, into ``found``, `Lines`.
 
-    Returns how many there are and the sum of the limits of all lines.
+    Returns how many there are and the sum of the limits of all of them.
     """
     lines, words = found.lines, found.words
-    count, size = _0, len(values)
-    for j in range(0, size, 16):
-        count += list_sixteen(values, np.uint64(j), size - j, gain, lines, found.chances, np.uint64(count))
+    count = _0
+    for j in range(first, stop, 16):
+        count += list_sixteen(values, np.uint64(j), stop - j, gain, lines, found.chances, np.uint64(count))
     found.chances[count : count + 8] = _ZERO  # what the surplus lanes of a register hold cannot fire
     found.sums[:] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
@@ -164,6 +166,12 @@ class Trains(NamedTuple):
     singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
     starts: Any  # int64 (B, 32): first of these; the next slot's is the end
     fired: Any  # uint32 (FIRED + 16,): scratch for places in d_words
+    d_gains: Any  # float32 (B,): of the rows; 0 where nothing fires
+    found: Any  # `Lines`: scratch
+
+
+BITS, X_LIMITS, D_LIMITS = range(3)
+"""What is known of each sample on a tile, int64: its slots, and the sums of the limits of all columns and rows."""
 
 
 @compiled
@@ -197,7 +205,7 @@ def fire_columns(trains: Any, found: Any, active: int, b: int, bits: int, used: 
     trains.starts[b, bits] = used
     now = Trains(
         trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts,
-        trains.fired,
+        trains.fired, trains.d_gains, trains.found,
     )  # fmt: skip
     return now, used
 
@@ -243,13 +251,17 @@ def _signs(values: Any, gain: Any, even: int, words: Any) -> None:
 
 
 @compiled
-def tile_trains(
-    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int
+def column_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, known: Any
 ) -> Any:
-    """Trains of a batch on one tile; also slots used and expected coincidences, over the samples."""
+    """Trains of a batch on the columns of a tile; its rows, which follow in `row_trains`, do not fire yet.
+
+    Puts slots and limits of the columns into ``known``, int64 (3, B).
+    """
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
     samples, halves = len(x), floats[HALF_SELECT] > _ZERO
     of_columns, of_rows = np.empty((2, samples, cols + 16), np.uint32), np.zeros(rows * samples + 16, np.uint32)
+    found = new_lines(max(rows, cols))
     trains = Trains(
         of_columns[0],
         of_columns[1],
@@ -259,37 +271,67 @@ def tile_trains(
         np.empty(cols * (samples + 1) + 32, np.uint32),
         np.empty((samples, 32), np.int64),
         np.empty(FIRED + 16, np.uint32),
+        np.zeros(samples, np.float32),
+        found,
     )
-    found = new_lines(max(rows, cols))
-    slots = used = 0
-    expected = 0.0
+    used = _0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
     for b in range(samples):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
         x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
         bits, gain_x, gain_d = gains(x_peak, d_peak, lr, floats[DW_MIN], ints[BIT_LENGTH], management, dynamic)
-        slots += bits
+        known[BITS, b] = bits
         if gain_x > _ZERO:
-            sample = first_sample + b
+            trains.d_gains[b] = gain_d
             if halves:
-                even = bits if evenly else _0
-                _signs(xs, gain_x, even, trains.x_all[b])
-                _signs(ds, gain_d, even, trains.d_words[:, b])
+                _signs(xs, gain_x, bits if evenly else _0, trains.x_all[b])
             k0, k1 = keys[t, X_KEY, 0], keys[t, X_KEY, 1]
             if evenly:
-                count, x_total = spread_trains(xs, gain_x, bits, False, found)
+                count, limits = spread_trains(xs, gain_x, bits, False, found)
             else:
-                count, x_total = make_trains(xs, gain_x, bits, k0, k1, sample, found)
+                count, limits = make_trains(xs, _0, cols, gain_x, bits, k0, k1, first_sample + b, found)
+            known[X_LIMITS, b] = np.int64(limits)
             trains, used = fire_columns(trains, found, count, b, bits, used)
-            k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
+    return trains
+
+
+@compiled
+def row_trains(
+    table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
+    trains: Any, known: Any,
+) -> None:  # fmt: skip
+    """Make the trains of some rows of a tile, whose limits are added to ``known``, which threads may share."""
+    row0, evenly, found = table[t, ROW0], ints[DETERMINISTIC] != 0, trains.found
+    k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
+    for b in range(len(d)):
+        gain, bits = trains.d_gains[b], known[BITS, b]
+        if gain != _ZERO:
+            ds = d[b, row0 : row0 + bottom]
+            if floats[HALF_SELECT] > _ZERO:
+                _signs(ds[top:], gain, bits if evenly else _0, trains.d_words[top:bottom, b])
             if evenly:
-                count, d_total = spread_trains(ds, gain_d, bits, True, found)
+                count, limits = spread_trains(ds[top:], gain, bits, True, found)
+                found.lines[:count] += np.uint32(top)
             else:
-                count, d_total = make_trains(ds, gain_d, bits, k0, k1, sample, found)
+                count, limits = make_trains(ds, top, bottom, gain, bits, k0, k1, first_sample + b, found)
             for a in range(count):
                 trains.d_words[np.uint64(found.lines[a]), b] = found.words[a]
-            expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)
-    return trains, slots, expected
+            add_shared(known, np.uint64(D_LIMITS * len(d) + b), np.int64(limits))
+
+
+@borrowing
+def totals(known: Any) -> Any:
+    """Slots and expected coincidences of all tiles and samples from ``known``, int64 (tiles, 3, B)."""
+    slots, expected = _0, 0.0
+    for t in range(len(known)):
+        of_tile = 0.0
+        for b in range(known.shape[2]):
+            bits = known[t, BITS, b]
+            slots += bits
+            x_sum, d_sum = np.float64(known[t, X_LIMITS, b]), np.float64(known[t, D_LIMITS, b])
+            of_tile += bits * (x_sum * 2.0**-32) * (d_sum * 2.0**-32)
+        expected += of_tile
+    return slots, expected
 
 
 @borrowing

@@ -15,10 +15,20 @@ from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
 from rpucluster.kernels.cpu_general import update_whole_rows
 from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import borrowing, compiled
-from rpucluster.kernels.cpu_simd import list_places
-from rpucluster.kernels.cpu_trains import FIRED, INFINITY_BITS, SIGN, SLOTS, peak_bits, row_hits, tile_trains
+from rpucluster.kernels.cpu_simd import list_places, take
+from rpucluster.kernels.cpu_trains import (
+    FIRED,
+    INFINITY_BITS,
+    SIGN,
+    SLOTS,
+    column_trains,
+    peak_bits,
+    row_hits,
+    row_trains,
+    totals,
+)
 
-_0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
+_0, _1 = np.int64(0), np.int64(1)  # a literal 0 would be a type of its own, and each such type compiles a function again
 
 
 @compiled
@@ -38,12 +48,14 @@ def pulsed_update(
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
     if not finite(x, d):
         return 0, 0, 0.0, False
-    slots, expected = np.zeros(len(table), np.int64), np.zeros(len(table), np.float64)
-    rows = table[:, ROWS].sum()
+    known = np.zeros((len(table), 3, len(x)), np.int64)
+    turns = np.zeros(3, np.int64)
+    turns[2] = table[:, ROWS].sum()
     coincidences = update_part(
-        weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, _0, rows, slots, expected
+        weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known
     )
-    return slots.sum(), coincidences, in_turn(expected), True
+    slots, expected = totals(known)
+    return slots, coincidences, expected, True
 
 
 @borrowing
@@ -53,15 +65,6 @@ def finite(x: Any, d: Any) -> bool:
     for b in range(len(x)):
         found = max(found, peak_bits(x[b]), peak_bits(d[b]))
     return bool(found < INFINITY_BITS)
-
-
-@borrowing
-def in_turn(values: Any) -> float:
-    """The sum of float64 values, one after the other."""
-    total = 0.0
-    for t in range(len(values)):
-        total += values[t]
-    return total
 
 
 @compiled
@@ -77,35 +80,38 @@ def update_part(
     d: Any,
     lr: Any,
     first_sample: int,
-    start: int,
-    stop: int,
-    slots: Any,
-    expected: Any,
+    turns: Any,
+    known: Any,
 ) -> int:
-    """Update some of all tiles' rows, numbered through from tile to tile; returns the coincidences.
+    """Update the rows whose turn it is until none are left; returns the coincidences.
 
-    Puts the slots, int64 (tiles,), and the expected coincidences, float64 (tiles,), of the tiles whose first row is
-    among them.  No row depends on which others are updated with it.
+    ``turns`` int64: the next turn, which threads share, then where each starts and the last ends among all tiles'
+    rows, numbered through from tile to tile.  No row depends on which others are updated with it.  ``known``, int64
+    (tiles, 3, B) of zeros, gets what `totals` takes.
     """
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
     most_cols = table[:, COLS].max()
     chunk = new_chunk(most_cols, ints[GENERAL] != 0)
-    coincidences = first = _0
-    for t in range(len(table)):
-        top, bottom = max(start - first, _0), min(stop - first, table[t, ROWS])
-        first += table[t, ROWS]
-        if top >= bottom:
-            continue
-        trains, more_slots, more_expected = tile_trains(table, keys, t, ints, floats, x, d, lr, first_sample)
-        if top == 0:
-            slots[t], expected[t] = more_slots, more_expected
-        if ints[PER_BATCH] != 0:
-            pulses = cpu_batch.new_pulses(most_cols, len(x))
-            coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
-        elif floats[HALF_SELECT] > 0:
-            coincidences += update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
-        else:
-            coincidences += update_rows(shard, chunk, trains, t, top, bottom, first_sample)
+    coincidences, made, turn = _0, -_1, take(turns)
+    while turn < len(turns) - 2:
+        start, stop, first = turns[turn + 1], turns[turn + 2], _0
+        for t in range(len(table)):
+            top, bottom = max(start - first, _0), min(stop - first, table[t, ROWS])
+            first += table[t, ROWS]
+            if top >= bottom:
+                continue
+            if made != t:
+                trains = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, known[t])
+                made = t
+            row_trains(table, keys, t, top, bottom, ints, floats, d, first_sample, trains, known[t])
+            if ints[PER_BATCH] != 0:
+                pulses = cpu_batch.new_pulses(most_cols, len(x))
+                coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
+            elif floats[HALF_SELECT] > 0:
+                coincidences += update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
+            else:
+                coincidences += update_rows(shard, chunk, trains, t, top, bottom, first_sample)
+        turn = take(turns)
     flush(shard, chunk)
     return int(coincidences)
 
