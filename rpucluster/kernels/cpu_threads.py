@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpucluster.kernels import cpu_read, cpu_update
-from rpucluster.kernels.base import ROWS, Tiling
+from rpucluster.kernels import cpu_lines, cpu_read, cpu_update
+from rpucluster.kernels.base import COLS, ROWS, Tiling
 
 UPDATE_CELLS, READ_CELLS = 1 << 22, 1 << 23
 """Cells times samples from which a call is shared; to wake threads takes as long as a tenth of that.  Measured."""
@@ -32,7 +32,7 @@ class Threads:
     def share_read(self, tiling: Tiling, samples: int) -> bool:
         """Whether a read of so many vectors is shared; shapes alone decide."""
         large = tiling.rows * tiling.cols * samples >= READ_CELLS
-        return self._threads > 1 and large and samples >= 2 * READ_SAMPLES
+        return self._threads > 1 and large and (samples >= 2 * READ_SAMPLES or _by_lines(tiling.table, samples))
 
     def share_update(self, tiling: Tiling, samples: int) -> bool:
         """Whether an update by so many samples is shared."""
@@ -68,6 +68,17 @@ class Threads:
         if end != cpu_read.FINE:
             return 0, end
 
+        if _by_lines(table, len(lines)):
+            repeats = 0
+            for t in range(len(table)):
+                more, end = self._read_tile(
+                    weights, table, keys, t, ints, floats, lines, sums, first_sample, backward, scales[:, t].copy()
+                )
+                repeats += more
+                if end != cpu_read.FINE:
+                    break
+            return repeats, end
+
         def part(start: int, stop: int) -> tuple[int, int]:
             some = slice(start, stop)
             found: tuple[int, int] = cpu_read.read_scaled(
@@ -79,11 +90,34 @@ class Threads:
         found = self.in_parts(part, len(lines), READ_SAMPLES)
         return sum(repeats for repeats, _ in found), max(end for _, end in found)
 
+    def _read_tile(
+        self, weights: Any, table: Any, keys: Any, t: int, ints: Any, floats: Any, lines: Any, sums: Any,
+        first_sample: int, backward: bool, factors: Any,
+    ) -> tuple[int, int]:  # fmt: skip
+        """Add the reads of a tile with given scales; returns repeats and how it ended."""
+        results = cpu_lines.new_results(table, t, len(lines), backward)
+        said = np.zeros((2, len(lines)), np.uint8)
+        cuts = _equal_cuts(int(table[t, COLS if backward else ROWS]), cpu_lines.LINES_TOGETHER, self._threads)
+        repeats, repeat, again, end = 0, 0, len(lines), cpu_read.FINE
+        while again > 0 and end == cpu_read.FINE:
+            turns, number = np.array([0, *cuts]), repeat
+
+            def part() -> None:
+                cpu_lines.read_lines(
+                    weights, table, keys, t, ints, floats, lines, sums, first_sample, backward, factors, number,
+                    results, turns, said,
+                )  # fmt: skip
+
+            self.on_all(part)
+            again, end = cpu_lines.next_round(
+                table, t, ints, floats, lines, sums, backward, factors, repeat, results, said
+            )
+            repeats, repeat = repeats + again, repeat + 1
+        return repeats, end
+
     def in_parts(self, part: Callable[[int, int], Any], size: int, whole: int) -> list[Any]:
         """What ``part`` returns for as many ranges as there are threads, in multiples of ``whole``."""
-        units = -(-size // whole)
-        cuts = [min(units * i // self._threads * whole, size) for i in range(self._threads + 1)]
-        ranges = iter([(start, stop) for start, stop in pairwise(cuts) if start < stop])
+        ranges = pairwise(_equal_cuts(size, whole, self._threads))
 
         def turns() -> list[Any]:
             return [part(start, stop) for start, stop in ranges]  # which threads share: each range is given out once
@@ -147,6 +181,21 @@ def _waiting(threads: int) -> SimpleQueue[Callable[[], None]]:
     for number in range(threads - 1):
         Thread(target=serve, name=f"rpucluster_{number}", daemon=True).start()
     return calls
+
+
+def _by_lines(table: Any, samples: int) -> bool:
+    """Whether tiles are so large that threads share the output lines of each, and not the samples.
+
+    To read half of the samples takes more than half of the time where the tile does not stay in a cache."""
+    cells: int = (table[:, ROWS] * table[:, COLS]).sum()
+    return cells * samples >= READ_CELLS * len(table)
+
+
+@cache
+def _equal_cuts(size: int, whole: int, threads: int) -> list[int]:
+    """Where as many ranges as there are threads start and the last ends, at multiples of ``whole``; none is empty."""
+    units = -(-size // whole)
+    return sorted({min(units * i // threads * whole, size) for i in range(threads + 1)})
 
 
 @cache
