@@ -20,7 +20,7 @@ from rpucluster.kernels.cpu_product import (
 )
 from rpucluster.kernels.cpu_random import borrowing, compiled
 from rpucluster.kernels.cpu_read import FINE, OUT_OF_RANGE, SAMPLES_TOGETHER, add_fixed, lines_of, take_fixed
-from rpucluster.kernels.cpu_simd import take
+from rpucluster.kernels.cpu_turns import finish, take
 from rpucluster.kernels.cpu_wire import add_drops
 from rpucluster.kernels.read_rule import ROUNDS, WIRE, WORST_CASE
 
@@ -60,11 +60,11 @@ def read_lines(
 ) -> None:
     """Read a tile for the samples whose factor, float32 (B,), is above zero: the output lines whose turn it is.
 
-    ``turns`` as for `update_part`, of `LINES_TOGETHER` lines.  Leaves the outputs in ``results``, sample after sample,
+    ``turns`` start at multiples of `LINES_TOGETHER`.  Leaves the outputs in ``results``, sample after sample,
     adds them to ``sums`` and sets what can be said, uint8 (2, B), of their samples.
     """
-    turn, last = take(turns), len(turns) - 2
-    if turn >= last:
+    top, bottom = take(turns)
+    if top >= bottom:
         return
     rows, cols, start, key = table[t, ROWS], table[t, COLS], table[t, OFFSET], keys[t]
     first_in, into, first_out, out = lines_of(table, t, backward)
@@ -75,8 +75,9 @@ def read_lines(
     z = np.zeros(max(wide_in, wide_out) + 32, np.float32)
     scratch = np.empty(packed_size(into, out, cols, together) if backward else paired_size(into, together), np.float32)
     who = np.empty(together, np.int64)
-    while turn < last:
-        top, bottom, b, at = turns[turn + 1], turns[turn + 2], _0, turns[turn + 1]
+    done = _0
+    while top < bottom:
+        b, at = _0, top
         while b < samples:
             count = _0
             while b < samples and count < together:
@@ -106,7 +107,9 @@ def read_lines(
                 if not add_fixed(result, factors[place], sums[place, first_out + top : first_out + bottom]):
                     said[OUTSIDE, place] = 1
             at += count * wide_out
-        turn = take(turns)
+        done += bottom - top
+        top, bottom = take(turns)
+    finish(turns, done, _0)
 
 
 @borrowing

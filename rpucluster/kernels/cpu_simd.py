@@ -7,15 +7,13 @@ flat arrays of one kind of integer, and write 64 bytes however much of it is wan
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils as untyped_cgutils
 
-from rpucluster.kernels.cpu_random import borrowing, intrinsic, types
+from rpucluster.kernels.cpu_random import intrinsic, types
 
 cgutils: Any = untyped_cgutils
 _I32 = ir.IntType(32)
-_U0, _1 = np.uint64(0), np.int64(1)
 
 
 class _Vector:
@@ -139,11 +137,3 @@ def add_shared(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
         return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
 
     return types.int64(array, types.uint64, types.int64), emit
-
-
-@borrowing
-def take(turns: Any) -> int:
-    """The next turn: 0, 1, 2, ...; of threads that share int64 ``turns``, whose first element counts, only one gets it.
-    """
-    turn: int = add_shared(turns, _U0, _1)
-    return turn

@@ -5,20 +5,21 @@ comes late, or not at all, finds less left to do: nobody waits for a thread that
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from itertools import pairwise
-from queue import SimpleQueue
-from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rpucluster.kernels import cpu_lines, cpu_read, cpu_update
+from rpucluster.kernels import cpu_lines, cpu_read, cpu_trains, cpu_update
 from rpucluster.kernels.base import COLS, ROWS, Tiling
+from rpucluster.kernels.cpu_helpers import Helper, as_turns, equal_cuts, falling_cuts, waiting
+from rpucluster.kernels.cpu_turns import FOUND, all_done
 
 UPDATE_CELLS, READ_CELLS = 1 << 22, 1 << 23
 """Cells times samples from which a call is shared; to wake threads takes as long as a tenth of that.  Measured."""
+TRAIN_SAMPLES = 64
+"""Samples from which threads make the trains of a large tile's columns together; for fewer, each makes all."""
 READ_SAMPLES = 8
 """Samples of a turn of a read at least: as many as go through the product together."""
 
@@ -43,20 +44,48 @@ class Threads:
         lr: Any, first_sample: int,
     ) -> tuple[int, int, float, bool]:  # fmt: skip
         """As `cpu_update.pulsed_update`."""
-        if not cpu_update.finite(x, d):
-            return 0, 0, 0.0, False
         known = np.zeros((len(table), 3, len(x)), np.int64)
-        turns = _falling_turns(int(table[:, ROWS].sum()), self._threads).copy()
-
-        def part() -> int:
-            coincidences: int = cpu_update.update_part(
-                weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known
-            )
-            return coincidences
-
-        coincidences = sum(self.on_all(part))
-        slots, expected = cpu_update.totals(known)
+        fixed = weights, hidden, lanes, table, keys, ints, floats
+        if len(x) >= TRAIN_SAMPLES and _by_lines(table, len(x)):
+            finite = bool(cpu_update.finite(x, d))
+            tiles = range(len(table)) if finite else ()
+            coincidences = sum(self._update_tile(*fixed, x, d, lr, first_sample, t, known[t]) for t in tiles)
+        else:
+            turns = as_turns(falling_cuts(int(table[:, ROWS].sum()), self._threads))
+            found = self.on_all(partial(cpu_update.update_part, *fixed, x, d, lr, first_sample, turns, known), turns)
+            finite, coincidences = all(found), int(turns[FOUND])
+        if not finite:
+            return 0, 0, 0.0, False
+        slots, expected = cpu_trains.totals(known)
         return slots, coincidences, expected, True
+
+    def _update_tile(
+        self, weights: Any, hidden: Any, lanes: Any, table: Any, keys: Any, ints: Any, floats: Any, x: Any, d: Any,
+        lr: Any, first_sample: int, t: int, known: Any,
+    ) -> int:  # fmt: skip
+        """Update one large tile, the trains of whose columns are made once; returns the coincidences."""
+        trains = cpu_trains.new_trains(table, t, ints, floats, len(x))
+
+        def columns(start: int, stop: int) -> tuple[int, int, Any]:
+            singles = cpu_trains.columns_apart(
+                table, keys, t, ints, floats, x, d, lr, first_sample, trains, start, stop, known
+            )
+            return start, stop, singles
+
+        pieces, before = [np.zeros(32, np.uint32)], 32
+        for start, stop, singles in self.in_parts(columns, len(x), 1, 4):
+            trains.starts[start:stop] += before
+            pieces.append(singles)
+            before += len(singles)
+        pieces.append(pieces[0])  # registers reach beyond the end
+        trains = trains._replace(singles=np.concatenate(pieces))
+        turns = as_turns(falling_cuts(int(table[t, ROWS]), self._threads))
+        part = partial(
+            cpu_update.update_tile, weights, hidden, lanes, table, keys, ints, floats, d, first_sample, t, trains,
+            turns, known,
+        )  # fmt: skip
+        self.on_all(part, turns)
+        return int(turns[FOUND])
 
     def read(
         self, weights: Any, table: Any, keys: Any, averages: Any, ints: Any, floats: Any, lines: Any, sums: Any,
@@ -97,113 +126,54 @@ class Threads:
         """Add the reads of a tile with given scales; returns repeats and how it ended."""
         results = cpu_lines.new_results(table, t, len(lines), backward)
         said = np.zeros((2, len(lines)), np.uint8)
-        cuts = _equal_cuts(int(table[t, COLS if backward else ROWS]), cpu_lines.LINES_TOGETHER, self._threads)
+        cuts = equal_cuts(int(table[t, COLS if backward else ROWS]), cpu_lines.LINES_TOGETHER, self._threads)
         repeats, repeat, again, end = 0, 0, len(lines), cpu_read.FINE
         while again > 0 and end == cpu_read.FINE:
-            turns, number = np.array([0, *cuts]), repeat
-
-            def part() -> None:
-                cpu_lines.read_lines(
-                    weights, table, keys, t, ints, floats, lines, sums, first_sample, backward, factors, number,
-                    results, turns, said,
-                )  # fmt: skip
-
-            self.on_all(part)
+            turns = as_turns(cuts)
+            part = partial(
+                cpu_lines.read_lines, weights, table, keys, t, ints, floats, lines, sums, first_sample, backward,
+                factors, repeat, results, turns, said,
+            )  # fmt: skip
+            self.on_all(part, turns)
             again, end = cpu_lines.next_round(
                 table, t, ints, floats, lines, sums, backward, factors, repeat, results, said
             )
             repeats, repeat = repeats + again, repeat + 1
         return repeats, end
 
-    def in_parts(self, part: Callable[[int, int], Any], size: int, whole: int) -> list[Any]:
-        """What ``part`` returns for as many ranges as there are threads, in multiples of ``whole``."""
-        ranges = pairwise(_equal_cuts(size, whole, self._threads))
+    def in_parts(self, part: Callable[[int, int], Any], size: int, whole: int, each: int = 1) -> list[Any]:
+        """What ``part`` returns for ``each`` ranges for each thread, in multiples of ``whole``, in any order."""
+        ranges = iter(list(pairwise(equal_cuts(size, whole, each * self._threads))))
 
         def turns() -> list[Any]:
             return [part(start, stop) for start, stop in ranges]  # which threads share: each range is given out once
 
         return [one for found in self.on_all(turns) for one in found]
 
-    def on_all(self, part: Callable[[], Any]) -> list[Any]:
-        """What ``part`` returns on each thread that calls it before the caller has finished its own call."""
-        helpers = [_Helper(part) for _ in range(self._threads - 1)]
+    def on_all(self, part: Callable[[], Any], turns: Any = None) -> list[Any]:
+        """What ``part`` returns on each thread that calls it before the caller has finished its own call.
+
+        Where ``part`` takes these ``turns``, calls of others that are about to return are not waited for, nor is what
+        they return.
+        """
+        helpers = [Helper(part) for _ in range(self._threads - 1)]
         for helper in helpers:
-            _waiting(self._threads).put(helper)
+            waiting(self._threads).put(helper)
         try:
             found = [part()]
         finally:
-            begun = [helper for helper in helpers if helper.end()]  # nothing goes on when an error leaves
+            begun = [helper for helper in helpers if helper.close()]
+            if begun and turns is not None and all_done(turns):
+                begun = []
+            for helper in begun:
+                helper.wait()  # nothing goes on when an error leaves
         return found + [helper.result() for helper in begun]
-
-
-class _Helper:
-    """A call that a waiting thread makes unless its time is over."""
-
-    def __init__(self, part: Callable[[], Any]) -> None:
-        self._part = part
-        self._open, self._busy = Lock(), Lock()
-        self._busy.acquire()
-        self._found: Any = None
-        self._error: BaseException | None = None
-
-    def __call__(self) -> None:
-        if self._open.acquire(blocking=False):
-            try:
-                self._found = self._part()
-            except BaseException as error:  # for the caller
-                self._error = error
-            finally:
-                self._busy.release()
-
-    def end(self) -> bool:
-        """No call begins from now on, and one that has begun has ended; whether there was one."""
-        if self._open.acquire(blocking=False):
-            return False
-        self._busy.acquire()
-        return True
-
-    def result(self) -> Any:
-        """What the call returned, or its error."""
-        if self._error is not None:
-            raise self._error
-        return self._found
-
-
-@cache
-def _waiting(threads: int) -> SimpleQueue[Callable[[], None]]:
-    """What threads take calls from, one fewer than take part; all grids of a process share them."""
-    calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            calls.get()()
-
-    for number in range(threads - 1):
-        Thread(target=serve, name=f"rpucluster_{number}", daemon=True).start()
-    return calls
 
 
 def _by_lines(table: Any, samples: int) -> bool:
     """Whether tiles are so large that threads share the output lines of each, and not the samples.
 
-    To read half of the samples takes more than half of the time where the tile does not stay in a cache."""
+    To read half of the samples takes more than half of the time where a tile does not stay in a cache.
+    """
     cells: int = (table[:, ROWS] * table[:, COLS]).sum()
     return cells * samples >= READ_CELLS * len(table)
-
-
-@cache
-def _equal_cuts(size: int, whole: int, threads: int) -> list[int]:
-    """Where as many ranges as there are threads start and the last ends, at multiples of ``whole``; none is empty."""
-    units = -(-size // whole)
-    return sorted({min(units * i // threads * whole, size) for i in range(threads + 1)})
-
-
-@cache
-def _falling_turns(size: int, threads: int) -> NDArray[np.int64]:
-    """Turns at ``size`` lines, as compiled functions take them: large ones first, so that there are few, then small
-    ones, so that threads end together."""
-    cuts, least = [0], -(-size // (32 * threads))
-    while cuts[-1] < size:
-        left = size - cuts[-1]
-        cuts.append(cuts[-1] + min(left, max(least, left // (2 * threads))))
-    return np.array([0, *cuts])

@@ -251,32 +251,48 @@ def _signs(values: Any, gain: Any, even: int, words: Any) -> None:
 
 
 @compiled
-def column_trains(
-    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, known: Any
-) -> Any:
-    """Trains of a batch on the columns of a tile; its rows, which follow in `row_trains`, do not fire yet.
-
-    Puts slots and limits of the columns into ``known``, int64 (3, B).
-    """
-    rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
-    samples, halves = len(x), floats[HALF_SELECT] > _ZERO
+def new_trains(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
+    """Room for the trains of a batch on a tile, of which none fires yet."""
+    rows, cols = table[t, ROWS], table[t, COLS]
+    all_columns = samples if floats[HALF_SELECT] > _ZERO or ints[PER_BATCH] != 0 else 0
     of_columns, of_rows = np.empty((2, samples, cols + 16), np.uint32), np.zeros(rows * samples + 16, np.uint32)
-    found = new_lines(max(rows, cols))
-    trains = Trains(
+    return Trains(
         of_columns[0],
         of_columns[1],
         np.zeros(samples, np.int64),
-        np.zeros((samples if halves or ints[PER_BATCH] != 0 else 0, cols), np.uint32),
+        np.zeros((all_columns, cols), np.uint32),
         of_rows[: rows * samples].reshape(rows, samples),
         np.empty(cols * (samples + 1) + 32, np.uint32),
         np.empty((samples, 32), np.int64),
         np.empty(FIRED + 16, np.uint32),
         np.zeros(samples, np.float32),
-        found,
+        new_lines(max(rows, cols)),
     )
-    used = _0
+
+
+@compiled
+def apart(trains: Any, singles: Any, lines: int) -> Any:
+    """Trains for one of several threads: with scratch, for so many lines, and singles of its own."""
+    return Trains(
+        trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts,
+        np.empty(FIRED + 16, np.uint32), trains.d_gains, new_lines(lines),
+    )  # fmt: skip
+
+
+@compiled
+def column_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
+    begin: int, end: int, known: Any,
+) -> Any:  # fmt: skip
+    """Make the trains of the columns of a tile for some samples, whose slots and limits go into ``known`` (3, B).
+
+    Returns the trains, perhaps with a longer list, and how many singles there are: those of the first of these samples
+    lie first.
+    """
+    rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
+    halves, found, used = floats[HALF_SELECT] > _ZERO, trains.found, _0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
-    for b in range(samples):
+    for b in range(begin, end):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
         x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
         bits, gain_x, gain_d = gains(x_peak, d_peak, lr, floats[DW_MIN], ints[BIT_LENGTH], management, dynamic)
@@ -292,7 +308,19 @@ def column_trains(
                 count, limits = make_trains(xs, _0, cols, gain_x, bits, k0, k1, first_sample + b, found)
             known[X_LIMITS, b] = np.int64(limits)
             trains, used = fire_columns(trains, found, count, b, bits, used)
-    return trains
+    return trains, used
+
+
+@compiled
+def columns_apart(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
+    begin: int, end: int, known: Any,
+) -> Any:  # fmt: skip
+    """As `column_trains` for one of several threads; returns its singles, from whose start it counted."""
+    cols = table[t, COLS]
+    own = apart(trains, np.empty(cols * (end - begin + 1) + 32, np.uint32), cols)
+    own, used = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known)
+    return own.singles[:used]
 
 
 @compiled

@@ -15,20 +15,26 @@ from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
 from rpucluster.kernels.cpu_general import update_whole_rows
 from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import borrowing, compiled
-from rpucluster.kernels.cpu_simd import list_places, take
+from rpucluster.kernels.cpu_simd import list_places
 from rpucluster.kernels.cpu_trains import (
     FIRED,
     INFINITY_BITS,
     SIGN,
     SLOTS,
+    apart,
     column_trains,
+    new_trains,
     peak_bits,
     row_hits,
     row_trains,
     totals,
 )
+from rpucluster.kernels.cpu_turns import CUTS, FOUND, finish, take
 
-_0, _1 = np.int64(0), np.int64(1)  # a literal 0 would be a type of its own, and each such type compiles a function again
+_0, _1 = (
+    np.int64(0),
+    np.int64(1),
+)  # a literal 0 would be a type of its own, and each such type compiles a function again
 
 
 @compiled
@@ -46,16 +52,13 @@ def pulsed_update(
     first_sample: int,
 ) -> Any:
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
-    if not finite(x, d):
-        return 0, 0, 0.0, False
     known = np.zeros((len(table), 3, len(x)), np.int64)
-    turns = np.zeros(3, np.int64)
-    turns[2] = table[:, ROWS].sum()
-    coincidences = update_part(
-        weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known
-    )
+    turns = np.zeros(CUTS + 2, np.int64)
+    turns[CUTS + 1] = table[:, ROWS].sum()
+    if not update_part(weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known):
+        return 0, 0, 0.0, False
     slots, expected = totals(known)
-    return slots, coincidences, expected, True
+    return slots, turns[FOUND], expected, True
 
 
 @borrowing
@@ -82,38 +85,88 @@ def update_part(
     first_sample: int,
     turns: Any,
     known: Any,
-) -> int:
-    """Update the rows whose turn it is until none are left; returns the coincidences.
+) -> bool:
+    """Update the rows whose turn it is until none are left; returns whether all inputs were finite, or else nothing is.
 
-    ``turns`` int64: the next turn, which threads share, then where each starts and the last ends among all tiles'
-    rows, numbered through from tile to tile.  No row depends on which others are updated with it.  ``known``, int64
-    (tiles, 3, B) of zeros, gets what `totals` takes.
+    ``turns`` are of all tiles' rows, numbered through from tile to tile; what they find are coincidences.  No row
+    depends on which others are updated with it.  ``known``, int64 (tiles, 3, B) of zeros, gets what `totals` takes.
     """
+    if not finite(x, d):
+        return False
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
-    most_cols = table[:, COLS].max()
+    samples, most_cols = len(x), table[:, COLS].max()
     chunk = new_chunk(most_cols, ints[GENERAL] != 0)
-    coincidences, made, turn = _0, -_1, take(turns)
-    while turn < len(turns) - 2:
-        start, stop, first = turns[turn + 1], turns[turn + 2], _0
+    coincidences: Any = _0
+    lines: Any = _0
+    made: Any = -_1
+    start, stop = take(turns)
+    while start < stop:
+        first = _0
         for t in range(len(table)):
             top, bottom = max(start - first, _0), min(stop - first, table[t, ROWS])
             first += table[t, ROWS]
             if top >= bottom:
                 continue
             if made != t:
-                trains = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, known[t])
+                room = new_trains(table, t, ints, floats, samples)
+                trains, _ = column_trains(
+                    table, keys, t, ints, floats, x, d, lr, first_sample, room, _0, samples, known[t]
+                )
                 made = t
-            row_trains(table, keys, t, top, bottom, ints, floats, d, first_sample, trains, known[t])
-            if ints[PER_BATCH] != 0:
-                pulses = cpu_batch.new_pulses(most_cols, len(x))
-                coincidences += cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
-            elif floats[HALF_SELECT] > 0:
-                coincidences += update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
-            else:
-                coincidences += update_rows(shard, chunk, trains, t, top, bottom, first_sample)
-        turn = take(turns)
+            coincidences += _fire(shard, chunk, trains, t, top, bottom, d, first_sample, known[t])
+        lines += stop - start
+        start, stop = take(turns)
     flush(shard, chunk)
-    return int(coincidences)
+    finish(turns, lines, coincidences)
+    return True
+
+
+@compiled
+def update_tile(
+    weights: Any,
+    hidden: Any,
+    lanes: Any,
+    table: Any,
+    keys: Any,
+    ints: Any,
+    floats: Any,
+    d: Any,
+    first_sample: int,
+    t: int,
+    trains: Any,
+    turns: Any,
+    known: Any,
+) -> None:
+    """As `update_part`, for a tile whose columns have their trains, all numbers finite; ``turns`` are of its rows."""
+    start, stop = take(turns)
+    if start >= stop:
+        return
+    shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
+    chunk = new_chunk(table[t, COLS], ints[GENERAL] != 0)
+    own = apart(trains, trains.singles, table[t, ROWS])
+    coincidences: Any = _0
+    lines: Any = _0
+    while start < stop:
+        coincidences += _fire(shard, chunk, own, t, start, stop, d, first_sample, known)
+        lines += stop - start
+        start, stop = take(turns)
+    flush(shard, chunk)
+    finish(turns, lines, coincidences)
+
+
+@compiled
+def _fire(
+    shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, d: Any, first_sample: int, known: Any
+) -> Any:
+    """Make the trains of some rows of a tile and fire them; returns the coincidences."""
+    ints, floats = shard.ints, shard.floats
+    row_trains(shard.table, shard.keys, t, top, bottom, ints, floats, d, first_sample, trains, known)
+    if ints[PER_BATCH] != 0:
+        pulses = cpu_batch.new_pulses(shard.table[t, COLS], len(d))
+        return cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
+    if floats[HALF_SELECT] > 0:
+        return update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
+    return update_rows(shard, chunk, trains, t, top, bottom, first_sample)
 
 
 @borrowing
