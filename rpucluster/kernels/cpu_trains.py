@@ -250,9 +250,8 @@ def _signs(values: Any, gain: Any, even: int, words: Any) -> None:
         words[j] = SIGN if values[j] < _ZERO and fires else np.uint32(0)
 
 
-@compiled
-def new_trains(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
-    """Room for the trains of a batch on a tile, of which none fires yet."""
+@inlined
+def _room(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
     rows, cols = table[t, ROWS], table[t, COLS]
     all_columns = samples if floats[HALF_SELECT] > _ZERO or ints[PER_BATCH] != 0 else 0
     of_columns, of_rows = np.empty((2, samples, cols + 16), np.uint32), np.zeros(rows * samples + 16, np.uint32)
@@ -271,6 +270,12 @@ def new_trains(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
 
 
 @compiled
+def new_trains(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
+    """Room for the trains of a batch on a tile, of which none fires yet."""
+    return _room(table, t, ints, floats, samples)
+
+
+@compiled
 def apart(trains: Any, singles: Any, lines: int) -> Any:
     """Trains for one of several threads: with scratch, for so many lines, and singles of its own."""
     return Trains(
@@ -279,16 +284,11 @@ def apart(trains: Any, singles: Any, lines: int) -> Any:
     )  # fmt: skip
 
 
-@compiled
-def column_trains(
+@inlined
+def _fire_columns(
     table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
     begin: int, end: int, known: Any,
 ) -> Any:  # fmt: skip
-    """Make the trains of the columns of a tile for some samples, whose slots and limits go into ``known`` (3, B).
-
-    Returns the trains, perhaps with a longer list, and how many singles there are: those of the first of these samples
-    lie first.
-    """
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
     halves, found, used = floats[HALF_SELECT] > _ZERO, trains.found, _0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
@@ -312,18 +312,31 @@ def column_trains(
 
 
 @compiled
+def column_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, known: Any
+) -> Any:
+    """Trains of a batch on the columns of a tile; its rows, which follow in `row_trains`, do not fire yet.
+
+    Puts slots and limits of the columns into ``known``, int64 (3, B).
+    """
+    trains = _room(table, t, ints, floats, len(x))
+    trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, trains, _0, len(x), known)
+    return trains
+
+
+@compiled
 def columns_apart(
     table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
     begin: int, end: int, known: Any,
 ) -> Any:  # fmt: skip
-    """As `column_trains` for one of several threads; returns its singles, from whose start it counted."""
+    """As `column_trains`, for some samples, into ``trains`` that threads share; returns the singles of these samples."""
     cols = table[t, COLS]
     own = apart(trains, np.empty(cols * (end - begin + 1) + 32, np.uint32), cols)
-    own, used = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known)
+    own, used = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known)
     return own.singles[:used]
 
 
-@compiled
+@borrowing
 def row_trains(
     table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
     trains: Any, known: Any,
@@ -339,7 +352,8 @@ def row_trains(
                 _signs(ds[top:], gain, bits if evenly else _0, trains.d_words[top:bottom, b])
             if evenly:
                 count, limits = spread_trains(ds[top:], gain, bits, True, found)
-                found.lines[:count] += np.uint32(top)
+                for a in range(count):
+                    found.lines[a] += np.uint32(top)
             else:
                 count, limits = make_trains(ds, top, bottom, gain, bits, k0, k1, first_sample + b, found)
             for a in range(count):

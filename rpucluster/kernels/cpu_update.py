@@ -14,7 +14,7 @@ from rpucluster.kernels.base import COL0, COLS, GENERAL, HALF_SELECT, OFFSET, PE
 from rpucluster.kernels.cpu_chunk import HITS, Shard, new_chunk
 from rpucluster.kernels.cpu_general import update_whole_rows
 from rpucluster.kernels.cpu_hits import add_group, flush
-from rpucluster.kernels.cpu_random import borrowing, compiled
+from rpucluster.kernels.cpu_random import borrowing, compiled, inlined
 from rpucluster.kernels.cpu_simd import list_places
 from rpucluster.kernels.cpu_trains import (
     FIRED,
@@ -23,7 +23,6 @@ from rpucluster.kernels.cpu_trains import (
     SLOTS,
     apart,
     column_trains,
-    new_trains,
     peak_bits,
     row_hits,
     row_trains,
@@ -70,6 +69,21 @@ def finite(x: Any, d: Any) -> bool:
     return bool(found < INFINITY_BITS)
 
 
+@inlined
+def _fire(
+    shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, d: Any, first_sample: int, known: Any
+) -> Any:
+    """Make the trains of some rows of a tile and fire them; returns the coincidences."""
+    ints, floats = shard.ints, shard.floats
+    row_trains(shard.table, shard.keys, t, top, bottom, ints, floats, d, first_sample, trains, known)
+    if ints[PER_BATCH] != 0:
+        pulses = cpu_batch.new_pulses(shard.table[t, COLS], len(d))
+        return cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
+    if floats[HALF_SELECT] > 0:
+        return update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
+    return update_rows(shard, chunk, trains, t, top, bottom, first_sample)
+
+
 @compiled
 def update_part(
     weights: Any,
@@ -94,8 +108,7 @@ def update_part(
     if not finite(x, d):
         return False
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
-    samples, most_cols = len(x), table[:, COLS].max()
-    chunk = new_chunk(most_cols, ints[GENERAL] != 0)
+    chunk = new_chunk(table[:, COLS].max(), ints[GENERAL] != 0)
     coincidences: Any = _0
     lines: Any = _0
     made: Any = -_1
@@ -108,10 +121,7 @@ def update_part(
             if top >= bottom:
                 continue
             if made != t:
-                room = new_trains(table, t, ints, floats, samples)
-                trains, _ = column_trains(
-                    table, keys, t, ints, floats, x, d, lr, first_sample, room, _0, samples, known[t]
-                )
+                trains = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, known[t])
                 made = t
             coincidences += _fire(shard, chunk, trains, t, top, bottom, d, first_sample, known[t])
         lines += stop - start
@@ -152,21 +162,6 @@ def update_tile(
         start, stop = take(turns)
     flush(shard, chunk)
     finish(turns, lines, coincidences)
-
-
-@compiled
-def _fire(
-    shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, d: Any, first_sample: int, known: Any
-) -> Any:
-    """Make the trains of some rows of a tile and fire them; returns the coincidences."""
-    ints, floats = shard.ints, shard.floats
-    row_trains(shard.table, shard.keys, t, top, bottom, ints, floats, d, first_sample, trains, known)
-    if ints[PER_BATCH] != 0:
-        pulses = cpu_batch.new_pulses(shard.table[t, COLS], len(d))
-        return cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
-    if floats[HALF_SELECT] > 0:
-        return update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
-    return update_rows(shard, chunk, trains, t, top, bottom, first_sample)
 
 
 @borrowing
