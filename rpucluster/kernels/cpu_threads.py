@@ -44,7 +44,7 @@ class Threads:
         lr: Any, first_sample: int,
     ) -> tuple[int, int, float, bool]:  # fmt: skip
         """As `cpu_update.pulsed_update`."""
-        known = np.zeros((len(table), 3, len(x)), np.int64)
+        known = np.zeros((len(table), cpu_trains.KNOWN, len(x)), np.int64)
         fixed = weights, hidden, lanes, table, keys, ints, floats
         if len(x) >= TRAIN_SAMPLES and _by_lines(table, len(x)):
             finite = bool(cpu_update.finite(x, d))

@@ -166,12 +166,12 @@ class Trains(NamedTuple):
     singles: Any  # uint32: for each sample and slot the hits of a row that fires in this slot alone
     starts: Any  # int64 (B, 32): first of these; the next slot's is the end
     fired: Any  # uint32 (FIRED + 16,): scratch for places in d_words
-    d_gains: Any  # float32 (B,): of the rows; 0 where nothing fires
-    found: Any  # `Lines`: scratch
 
 
-BITS, X_LIMITS, D_LIMITS = range(3)
-"""What is known of each sample on a tile, int64: its slots, and the sums of the limits of all columns and rows."""
+BITS, D_GAIN, X_LIMITS, D_LIMITS = range(4)
+"""What is known of each sample on a tile, int64: its slots, the bits of the gain of d, or 0 where nothing fires, and the
+sums of the limits of all columns and of all rows."""
+KNOWN = len((BITS, D_GAIN, X_LIMITS, D_LIMITS))
 
 
 @compiled
@@ -205,7 +205,7 @@ def fire_columns(trains: Any, found: Any, active: int, b: int, bits: int, used: 
     trains.starts[b, bits] = used
     now = Trains(
         trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts,
-        trains.fired, trains.d_gains, trains.found,
+        trains.fired,
     )  # fmt: skip
     return now, used
 
@@ -264,8 +264,6 @@ def _room(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
         np.empty(cols * (samples + 1) + 32, np.uint32),
         np.empty((samples, 32), np.int64),
         np.empty(FIRED + 16, np.uint32),
-        np.zeros(samples, np.float32),
-        new_lines(max(rows, cols)),
     )
 
 
@@ -276,11 +274,11 @@ def new_trains(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
 
 
 @compiled
-def apart(trains: Any, singles: Any, lines: int) -> Any:
-    """Trains for one of several threads: with scratch, for so many lines, and singles of its own."""
+def apart(trains: Any, singles: Any) -> Any:
+    """Trains for one of several threads: with scratch and singles of its own."""
     return Trains(
         trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts,
-        np.empty(FIRED + 16, np.uint32), trains.d_gains, new_lines(lines),
+        np.empty(FIRED + 16, np.uint32),
     )  # fmt: skip
 
 
@@ -290,7 +288,7 @@ def _fire_columns(
     begin: int, end: int, known: Any,
 ) -> Any:  # fmt: skip
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
-    halves, found, used = floats[HALF_SELECT] > _ZERO, trains.found, _0
+    halves, found, used = floats[HALF_SELECT] > _ZERO, new_lines(cols), _0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
     for b in range(begin, end):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
@@ -298,7 +296,7 @@ def _fire_columns(
         bits, gain_x, gain_d = gains(x_peak, d_peak, lr, floats[DW_MIN], ints[BIT_LENGTH], management, dynamic)
         known[BITS, b] = bits
         if gain_x > _ZERO:
-            trains.d_gains[b] = gain_d
+            known[D_GAIN, b] = np.int64(float_bits(gain_d))
             if halves:
                 _signs(xs, gain_x, bits if evenly else _0, trains.x_all[b])
             k0, k1 = keys[t, X_KEY, 0], keys[t, X_KEY, 1]
@@ -317,7 +315,7 @@ def column_trains(
 ) -> Any:
     """Trains of a batch on the columns of a tile; its rows, which follow in `row_trains`, do not fire yet.
 
-    Puts slots and limits of the columns into ``known``, int64 (3, B).
+    Puts slots and limits of the columns into ``known``, int64 (4, B).
     """
     trains = _room(table, t, ints, floats, len(x))
     trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, trains, _0, len(x), known)
@@ -329,9 +327,9 @@ def columns_apart(
     table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
     begin: int, end: int, known: Any,
 ) -> Any:  # fmt: skip
-    """As `column_trains`, for some samples, into ``trains`` that threads share; returns the singles of these samples."""
+    """As `column_trains`, for some samples, into ``trains`` that threads share; returns the singles of these."""
     cols = table[t, COLS]
-    own = apart(trains, np.empty(cols * (end - begin + 1) + 32, np.uint32), cols)
+    own = apart(trains, np.empty(cols * (end - begin + 1) + 32, np.uint32))
     own, used = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known)
     return own.singles[:used]
 
@@ -339,13 +337,16 @@ def columns_apart(
 @borrowing
 def row_trains(
     table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
-    trains: Any, known: Any,
+    trains: Any, known: Any, found: Any,
 ) -> None:  # fmt: skip
-    """Make the trains of some rows of a tile, whose limits are added to ``known``, which threads may share."""
-    row0, evenly, found = table[t, ROW0], ints[DETERMINISTIC] != 0, trains.found
+    """Make the trains of some rows of a tile, whose limits are added to ``known``, which threads may share.
+
+    ``found`` is scratch, `Lines` for as many.
+    """
+    row0, evenly = table[t, ROW0], ints[DETERMINISTIC] != 0
     k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
     for b in range(len(d)):
-        gain, bits = trains.d_gains[b], known[BITS, b]
+        gain, bits = bits_float(np.int32(known[D_GAIN, b])), known[BITS, b]
         if gain != _ZERO:
             ds = d[b, row0 : row0 + bottom]
             if floats[HALF_SELECT] > _ZERO:
@@ -363,7 +364,7 @@ def row_trains(
 
 @borrowing
 def totals(known: Any) -> Any:
-    """Slots and expected coincidences of all tiles and samples from ``known``, int64 (tiles, 3, B)."""
+    """Slots and expected coincidences of all tiles and samples from ``known``, int64 (tiles, 4, B)."""
     slots, expected = _0, 0.0
     for t in range(len(known)):
         of_tile = 0.0

@@ -19,10 +19,12 @@ from rpucluster.kernels.cpu_simd import list_places
 from rpucluster.kernels.cpu_trains import (
     FIRED,
     INFINITY_BITS,
+    KNOWN,
     SIGN,
     SLOTS,
     apart,
     column_trains,
+    new_lines,
     peak_bits,
     row_hits,
     row_trains,
@@ -51,7 +53,7 @@ def pulsed_update(
     first_sample: int,
 ) -> Any:
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
-    known = np.zeros((len(table), 3, len(x)), np.int64)
+    known = np.zeros((len(table), KNOWN, len(x)), np.int64)
     turns = np.zeros(CUTS + 2, np.int64)
     turns[CUTS + 1] = table[:, ROWS].sum()
     if not update_part(weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known):
@@ -71,11 +73,12 @@ def finite(x: Any, d: Any) -> bool:
 
 @inlined
 def _fire(
-    shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, d: Any, first_sample: int, known: Any
-) -> Any:
+    shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, d: Any, first_sample: int, known: Any,
+    found: Any,
+) -> Any:  # fmt: skip
     """Make the trains of some rows of a tile and fire them; returns the coincidences."""
     ints, floats = shard.ints, shard.floats
-    row_trains(shard.table, shard.keys, t, top, bottom, ints, floats, d, first_sample, trains, known)
+    row_trains(shard.table, shard.keys, t, top, bottom, ints, floats, d, first_sample, trains, known, found)
     if ints[PER_BATCH] != 0:
         pulses = cpu_batch.new_pulses(shard.table[t, COLS], len(d))
         return cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
@@ -103,12 +106,12 @@ def update_part(
     """Update the rows whose turn it is until none are left; returns whether all inputs were finite, or else nothing is.
 
     ``turns`` are of all tiles' rows, numbered through from tile to tile; what they find are coincidences.  No row
-    depends on which others are updated with it.  ``known``, int64 (tiles, 3, B) of zeros, gets what `totals` takes.
+    depends on which others are updated with it.  ``known``, int64 (tiles, 4, B) of zeros, gets what `totals` takes.
     """
     if not finite(x, d):
         return False
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
-    chunk = new_chunk(table[:, COLS].max(), ints[GENERAL] != 0)
+    chunk, found = new_chunk(table[:, COLS].max(), ints[GENERAL] != 0), new_lines(table[:, ROWS].max())
     coincidences: Any = _0
     lines: Any = _0
     made: Any = -_1
@@ -123,7 +126,7 @@ def update_part(
             if made != t:
                 trains = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, known[t])
                 made = t
-            coincidences += _fire(shard, chunk, trains, t, top, bottom, d, first_sample, known[t])
+            coincidences += _fire(shard, chunk, trains, t, top, bottom, d, first_sample, known[t], found)
         lines += stop - start
         start, stop = take(turns)
     flush(shard, chunk)
@@ -152,12 +155,12 @@ def update_tile(
     if start >= stop:
         return
     shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
-    chunk = new_chunk(table[t, COLS], ints[GENERAL] != 0)
-    own = apart(trains, trains.singles, table[t, ROWS])
+    chunk, found = new_chunk(table[t, COLS], ints[GENERAL] != 0), new_lines(table[t, ROWS])
+    own = apart(trains, trains.singles)
     coincidences: Any = _0
     lines: Any = _0
     while start < stop:
-        coincidences += _fire(shard, chunk, own, t, start, stop, d, first_sample, known)
+        coincidences += _fire(shard, chunk, own, t, start, stop, d, first_sample, known, found)
         lines += stop - start
         start, stop = take(turns)
     flush(shard, chunk)
