@@ -23,7 +23,7 @@ import numpy as np
 
 from rpucluster.kernels.base import D_KEY, X_KEY, pack_update
 from rpucluster.kernels.cpu_random import fill_normals
-from rpucluster.kernels.cpu_trains import KNOWN, column_trains, make_trains, new_lines, row_trains
+from rpucluster.kernels.cpu_trains import KNOWN, make_trains, new_lines, tile_trains
 
 sys.path.insert(0, str(Path(__file__).parent / "aihwkit_sides"))
 from ours import Tile
@@ -93,8 +93,7 @@ def measure(size: int, batch: int, preset: str, inputs: str, normal_s: float) ->
         ints, floats = pack_update(grid.parts().update_rule)
         keys, table = grid.parts().update_keys, grid.parts().table
         known = np.zeros((KNOWN, batch), np.int64)
-        trains = column_trains(table, keys, 0, ints, floats, tile.x, tile.d, RATE, 0, known)
-        row_trains(table, keys, 0, 0, size, ints, floats, tile.d, 0, trains, known, new_lines(size))
+        trains = tile_trains(table, keys, 0, ints, floats, tile.x, tile.d, RATE, 0, known)
         places, found = hit_places(trains, size), new_lines(size)
         lines = (np.count_nonzero(tile.x) + np.count_nonzero(tile.d)) / batch
         bits = 1 if preset == "gv" else 10  # gv: as few slots as the largest change needs

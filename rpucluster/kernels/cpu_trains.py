@@ -169,9 +169,9 @@ class Trains(NamedTuple):
 
 
 BITS, D_GAIN, X_LIMITS, D_LIMITS = range(4)
-"""What is known of each sample on a tile, int64: its slots, the bits of the gain of d, or 0 where nothing fires, and the
-sums of the limits of all columns and of all rows."""
-KNOWN = len((BITS, D_GAIN, X_LIMITS, D_LIMITS))
+"""What is known of each sample on a tile, int64: its slots, the bits of the gain of d, or 0 where nothing fires,
+and the sums of the limits of all columns and of all rows."""
+KNOWN = 4
 
 
 @compiled
@@ -285,10 +285,10 @@ def apart(trains: Any, singles: Any) -> Any:
 @inlined
 def _fire_columns(
     table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
-    begin: int, end: int, known: Any,
+    begin: int, end: int, known: Any, found: Any,
 ) -> Any:  # fmt: skip
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
-    halves, found, used = floats[HALF_SELECT] > _ZERO, new_lines(cols), _0
+    halves, used = floats[HALF_SELECT] > _ZERO, _0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
     for b in range(begin, end):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
@@ -317,8 +317,8 @@ def column_trains(
 
     Puts slots and limits of the columns into ``known``, int64 (4, B).
     """
-    trains = _room(table, t, ints, floats, len(x))
-    trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, trains, _0, len(x), known)
+    room, found = _room(table, t, ints, floats, len(x)), new_lines(table[t, COLS])
+    trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, room, _0, len(x), known, found)
     return trains
 
 
@@ -330,19 +330,17 @@ def columns_apart(
     """As `column_trains`, for some samples, into ``trains`` that threads share; returns the singles of these."""
     cols = table[t, COLS]
     own = apart(trains, np.empty(cols * (end - begin + 1) + 32, np.uint32))
-    own, used = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known)
+    own, used = _fire_columns(
+        table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known, new_lines(cols)
+    )
     return own.singles[:used]
 
 
-@borrowing
-def row_trains(
+@inlined
+def _fire_rows(
     table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
     trains: Any, known: Any, found: Any,
 ) -> None:  # fmt: skip
-    """Make the trains of some rows of a tile, whose limits are added to ``known``, which threads may share.
-
-    ``found`` is scratch, `Lines` for as many.
-    """
     row0, evenly = table[t, ROW0], ints[DETERMINISTIC] != 0
     k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
     for b in range(len(d)):
@@ -360,6 +358,30 @@ def row_trains(
             for a in range(count):
                 trains.d_words[np.uint64(found.lines[a]), b] = found.words[a]
             add_shared(known, np.uint64(D_LIMITS * len(d) + b), np.int64(limits))
+
+
+@borrowing
+def row_trains(
+    table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
+    trains: Any, known: Any, found: Any,
+) -> None:  # fmt: skip
+    """Make the trains of some rows of a tile, whose limits are added to ``known``, which threads may share.
+
+    ``found`` is scratch, `Lines` for as many.
+    """
+    _fire_rows(table, keys, t, top, bottom, ints, floats, d, first_sample, trains, known, found)
+
+
+@compiled
+def tile_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, known: Any
+) -> Any:
+    """As `column_trains` and `row_trains` for all rows; in one piece, since what is passed on is counted."""
+    rows = table[t, ROWS]
+    room, found = _room(table, t, ints, floats, len(x)), new_lines(max(rows, table[t, COLS]))
+    trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, room, _0, len(x), known, found)
+    _fire_rows(table, keys, t, _0, rows, ints, floats, d, first_sample, trains, known, found)
+    return trains
 
 
 @borrowing

@@ -28,14 +28,13 @@ from rpucluster.kernels.cpu_trains import (
     peak_bits,
     row_hits,
     row_trains,
+    tile_trains,
     totals,
 )
-from rpucluster.kernels.cpu_turns import CUTS, FOUND, finish, take
+from rpucluster.kernels.cpu_turns import finish, take
 
-_0, _1 = (
-    np.int64(0),
-    np.int64(1),
-)  # a literal 0 would be a type of its own, and each such type compiles a function again
+_0 = np.int64(0)  # a literal 0 would be a type of its own, and each such type compiles a function again
+_NONE = np.int64(-1)
 
 
 @compiled
@@ -53,13 +52,18 @@ def pulsed_update(
     first_sample: int,
 ) -> Any:
     """Update all tiles; returns slots, coincidences, expected coincidences and whether all inputs were finite."""
-    known = np.zeros((len(table), KNOWN, len(x)), np.int64)
-    turns = np.zeros(CUTS + 2, np.int64)
-    turns[CUTS + 1] = table[:, ROWS].sum()
-    if not update_part(weights, hidden, lanes, table, keys, ints, floats, x, d, lr, first_sample, turns, known):
+    if not finite(x, d):
         return 0, 0, 0.0, False
+    shard = Shard(weights, hidden, lanes.view(np.int64), table, keys, ints, floats)
+    chunk = new_chunk(table[:, COLS].max(), ints[GENERAL] != 0)
+    known = np.zeros((len(table), KNOWN, len(x)), np.int64)
+    coincidences = _0
+    for t in range(len(table)):
+        trains = tile_trains(table, keys, t, ints, floats, x, d, lr, first_sample, known[t])
+        coincidences += _fire(shard, chunk, trains, t, _0, table[t, ROWS], first_sample)
+    flush(shard, chunk)
     slots, expected = totals(known)
-    return slots, turns[FOUND], expected, True
+    return slots, coincidences, expected, True
 
 
 @borrowing
@@ -72,17 +76,12 @@ def finite(x: Any, d: Any) -> bool:
 
 
 @inlined
-def _fire(
-    shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, d: Any, first_sample: int, known: Any,
-    found: Any,
-) -> Any:  # fmt: skip
-    """Make the trains of some rows of a tile and fire them; returns the coincidences."""
-    ints, floats = shard.ints, shard.floats
-    row_trains(shard.table, shard.keys, t, top, bottom, ints, floats, d, first_sample, trains, known, found)
-    if ints[PER_BATCH] != 0:
-        pulses = cpu_batch.new_pulses(shard.table[t, COLS], len(d))
+def _fire(shard: Any, chunk: Any, trains: Any, t: int, top: int, bottom: int, first_sample: int) -> Any:
+    """Fire some rows of a tile; returns the coincidences.  Hits may be left in the chunk."""
+    if shard.ints[PER_BATCH] != 0:
+        pulses = cpu_batch.new_pulses(shard.table[t, COLS], len(trains.x_count))
         return cpu_batch.update_rows(shard, chunk, pulses, trains, t, top, bottom, first_sample)
-    if floats[HALF_SELECT] > 0:
+    if shard.floats[HALF_SELECT] > 0:
         return update_whole_rows(shard, chunk, trains, t, top, bottom, first_sample)
     return update_rows(shard, chunk, trains, t, top, bottom, first_sample)
 
@@ -103,10 +102,11 @@ def update_part(
     turns: Any,
     known: Any,
 ) -> bool:
-    """Update the rows whose turn it is until none are left; returns whether all inputs were finite, or else nothing is.
+    """As `pulsed_update` for one of several threads: the rows whose turn it is, until none are left.
 
-    ``turns`` are of all tiles' rows, numbered through from tile to tile; what they find are coincidences.  No row
-    depends on which others are updated with it.  ``known``, int64 (tiles, 4, B) of zeros, gets what `totals` takes.
+    Returns whether all inputs were finite; else nothing is updated.  ``turns`` are of all tiles' rows, numbered through
+    from tile to tile; what they find are coincidences.  No row depends on which others are updated with it.  ``known``,
+    int64 (tiles, 4, B) of zeros, gets what `totals` takes.
     """
     if not finite(x, d):
         return False
@@ -114,7 +114,7 @@ def update_part(
     chunk, found = new_chunk(table[:, COLS].max(), ints[GENERAL] != 0), new_lines(table[:, ROWS].max())
     coincidences: Any = _0
     lines: Any = _0
-    made: Any = -_1
+    made: Any = _NONE
     start, stop = take(turns)
     while start < stop:
         first = _0
@@ -126,7 +126,8 @@ def update_part(
             if made != t:
                 trains = column_trains(table, keys, t, ints, floats, x, d, lr, first_sample, known[t])
                 made = t
-            coincidences += _fire(shard, chunk, trains, t, top, bottom, d, first_sample, known[t], found)
+            row_trains(table, keys, t, top, bottom, ints, floats, d, first_sample, trains, known[t], found)
+            coincidences += _fire(shard, chunk, trains, t, top, bottom, first_sample)
         lines += stop - start
         start, stop = take(turns)
     flush(shard, chunk)
@@ -160,7 +161,8 @@ def update_tile(
     coincidences: Any = _0
     lines: Any = _0
     while start < stop:
-        coincidences += _fire(shard, chunk, own, t, start, stop, d, first_sample, known, found)
+        row_trains(table, keys, t, start, stop, ints, floats, d, first_sample, own, known, found)
+        coincidences += _fire(shard, chunk, own, t, start, stop, first_sample)
         lines += stop - start
         start, stop = take(turns)
     flush(shard, chunk)
