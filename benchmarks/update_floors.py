@@ -23,7 +23,7 @@ import numpy as np
 
 from rpucluster.kernels.base import D_KEY, X_KEY
 from rpucluster.kernels.cpu_random import fill_normals
-from rpucluster.kernels.cpu_trains import make_trains, new_lines, tile_trains
+from rpucluster.kernels.cpu_trains import KNOWN, make_trains, new_lines, tile_trains
 from rpucluster.kernels.update_rule import pack_update
 
 sys.path.insert(0, str(Path(__file__).parent / "aihwkit_sides"))
@@ -50,7 +50,7 @@ def _touch(weights: Any, lanes: Any, places: Any, stored: bool) -> Any:
 @numba.njit(nogil=True)
 def _fire(values: Any, bits: int, key: Any, found: Any, times: int) -> None:
     for sample in range(times):
-        make_trains(values, np.float32(1), bits, key[0], key[1], sample, found)
+        make_trains(values, 0, len(values), np.float32(1), bits, key[0], key[1], sample, found)
 
 
 def shortest(work: Callable[[], Any], seconds: float = 0.2) -> float:
@@ -93,7 +93,8 @@ def measure(size: int, batch: int, preset: str, inputs: str, normal_s: float) ->
         grid.set_weights(tile.start)
         ints, floats = pack_update(grid.parts().update_rule)
         keys, table = grid.parts().update_keys, grid.parts().table
-        trains = tile_trains(table, keys, 0, ints, floats, tile.x, tile.d, RATE, 0)[0]
+        known = np.zeros((KNOWN, batch), np.int64)
+        trains = tile_trains(table, keys, 0, ints, floats, tile.x, tile.d, RATE, 0, known)
         places, found = hit_places(trains, size), new_lines(size)
         lines = (np.count_nonzero(tile.x) + np.count_nonzero(tile.d)) / batch
         bits = 1 if preset == "gv" else 10  # gv: as few slots as the largest change needs

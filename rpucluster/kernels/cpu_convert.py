@@ -32,12 +32,12 @@ _SUM_SCALE, _SUM_UNIT = np.float32(2.0**SUM_BITS), np.float32(2.0**-SUM_BITS)
 
 
 @compiled
-def _fill_uniforms(out: Any, blocks: int, key: Any, sample: int, round: int) -> None:
-    """Uniforms of 24 bits in [0, 1) of the first blocks of one (sample, round)."""
+def _fill_uniforms(out: Any, first: int, blocks: int, key: Any, sample: int, round: int) -> None:
+    """Uniforms of 24 bits in [0, 1) of consecutive blocks of one (sample, round)."""
     low, high, r = np.uint64(sample) & _MASK, np.uint64(sample) >> _32, np.uint64(round)
     key0, key1 = np.uint64(key[0]), np.uint64(key[1])
     for i in range(blocks):
-        w0, w1, w2, w3 = philox(np.uint64(i), low, high, r, key0, key1)
+        w0, w1, w2, w3 = philox(np.uint64(first + i), low, high, r, key0, key1)
         out[4 * i] = np.float32(np.int32(w0 >> _8)) * _UNIFORM
         out[4 * i + 1] = np.float32(np.int32(w1 >> _8)) * _UNIFORM
         out[4 * i + 2] = np.float32(np.int32(w2 >> _8)) * _UNIFORM
@@ -60,7 +60,7 @@ def convert_inputs(
     """
     lines, step = len(values), floats[IN_STEP]
     if step > _ZERO and ints[IN_STOCHASTIC] != 0:
-        _fill_uniforms(z, _blocks(lines), key, sample, INPUT_ROUNDING + repeat)
+        _fill_uniforms(z, _0, _blocks(lines), key, sample, INPUT_ROUNDING + repeat)
         for j in range(lines):
             code = values[j] / factor / step
             whole = np.floor(code)
@@ -93,15 +93,20 @@ def _power(v: Any) -> Any:
 
 
 @compiled
-def convert_outputs(y: Any, v: Any, ints: Any, floats: Any, z: Any, key: Any, sample: int, repeat: int) -> bool:
-    """Noise and the ADC, in place; returns whether an output saturated.  ``v`` is what was sent into the tile."""
+def convert_outputs(
+    y: Any, first: int, v: Any, ints: Any, floats: Any, z: Any, key: Any, sample: int, repeat: int
+) -> bool:
+    """Noise and the ADC of the output lines from ``first`` on, a multiple of four, in place; whether one saturated.
+
+    ``v`` is what was sent into the tile.
+    """
     noise, step, limit = floats[OUT_NOISE], floats[OUT_STEP], floats[LIMIT]
     if floats[WEIGHT_POWER] > _ZERO:
         noise = np.float32(np.sqrt(floats[OUT_POWER] + floats[WEIGHT_POWER] * _power(v)))
     if noise > _ZERO:
-        fill_normals(z, _0, _blocks(len(y)), key[0], key[1], sample, repeat)
+        fill_normals(z, first >> 2, _blocks(len(y)), key[0], key[1], sample, repeat)
     if step > _ZERO and ints[OUT_STOCHASTIC] != 0:
-        saturated: bool = _round_up_or_down(y, noise, step, limit, z, key, sample, repeat)
+        saturated: bool = _round_up_or_down(y, first, noise, step, limit, z, key, sample, repeat)
         return saturated
     over = 0
     if step > _ZERO:
@@ -118,12 +123,14 @@ def convert_outputs(y: Any, v: Any, ints: Any, floats: Any, z: Any, key: Any, sa
 
 
 @compiled
-def _round_up_or_down(y: Any, noise: Any, step: Any, limit: Any, z: Any, key: Any, sample: int, repeat: int) -> bool:
+def _round_up_or_down(
+    y: Any, first: int, noise: Any, step: Any, limit: Any, z: Any, key: Any, sample: int, repeat: int
+) -> bool:
     """Noise z and an ADC that rounds up with the probability that keeps the mean."""
     if noise > _ZERO:
         for i in range(len(y)):
             y[i] += noise * z[i]
-    _fill_uniforms(z, _blocks(len(y)), key, sample, OUTPUT_ROUNDING + repeat)
+    _fill_uniforms(z, first >> 2, _blocks(len(y)), key, sample, OUTPUT_ROUNDING + repeat)
     over = 0
     for i in range(len(y)):
         code = y[i] / step

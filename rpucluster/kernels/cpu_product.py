@@ -50,7 +50,7 @@ _NARROW_ROWS, _WIDE_ROWS = 64, 32
 """Rows of a block that is not copied."""
 _0 = np.int64(0)
 _I, _F4 = types.int64, types.float32[::1]
-_product = apart(compiled, types.void, _F4, _I, _I, _I, _F4, _I, _F4, _I, _I, _F4)
+_SENT = _F4, _I, _F4, _I, _I, _F4
 
 
 @compiled
@@ -79,18 +79,18 @@ def paired_size(cols: int, samples: int) -> int:
 
 
 @compiled
-def packed_size(rows: int, cols: int, samples: int) -> int:
+def packed_size(rows: int, cols: int, step: int, samples: int) -> int:
     """Floats that the backward product needs to copy blocks of the tile into."""
     if samples < _PANEL_BATCH:
         return 0
-    if not _packs(cols, samples):
+    if not _packs(step, samples):
         return min(rows, _NARROW_ROWS) * _PANEL
     return min(rows, _PACKED_ROWS) * min((cols + _PANEL - 1) // _PANEL * _PANEL, _PACKED_COLS)
 
 
 @inlined
-def _packs(cols: int, samples: int) -> bool:
-    return samples >= _PACKED_BATCH and cols > _UNPACKED_COLS
+def _packs(step: int, samples: int) -> bool:
+    return samples >= _PACKED_BATCH and step > _UNPACKED_COLS
 
 
 @inlined
@@ -263,7 +263,7 @@ def _eight_by_one(w: Any, r: int, step: int, v: Any, b: int, cols: int, y: Any, 
     put_totals(y, o + 4, first, a4, a5, a6, a7)
 
 
-@_product
+@apart(compiled, types.void, _F4, _I, _I, _I, *_SENT)
 def forward_product(
     weights: Any,
     start: int,
@@ -313,14 +313,16 @@ def forward_product(
 
 
 @inlined
-def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, sy: int, samples: int) -> None:
+def _stream(
+    w: Any, start: int, rows: int, cols: int, step: int, v: Any, sv: int, y: Any, sy: int, samples: int
+) -> None:
     """The backward product for few samples: eight rows at a time, as they lie."""
     whole = cols & ~7
     for b in range(samples):
         for j in range(0, cols, 8):
             store(y, b * sy + j, zeros())
     for i in range(0, rows - 7, 8):
-        at = start + i * cols
+        at = start + i * step
         for b in range(samples):
             q, o = b * sv + i, b * sy
             x0, x1, x2, x3 = spread(v, q), spread(v, q + 1), spread(v, q + 2), spread(v, q + 3)
@@ -332,34 +334,34 @@ def _stream(w: Any, start: int, rows: int, cols: int, v: Any, sv: int, y: Any, s
                 for j in range(0, begin, 16):
                     p = at + j
                     c = multiply_add(load_sixteen(w, p), z0, load_sixteen(y, o + j))
-                    c = multiply_add(load_sixteen(w, p + cols), z1, c)
-                    c = multiply_add(load_sixteen(w, p + 2 * cols), z2, c)
-                    c = multiply_add(load_sixteen(w, p + 3 * cols), z3, c)
-                    c = multiply_add(load_sixteen(w, p + 4 * cols), z4, c)
-                    c = multiply_add(load_sixteen(w, p + 5 * cols), z5, c)
-                    c = multiply_add(load_sixteen(w, p + 6 * cols), z6, c)
-                    c = multiply_add(load_sixteen(w, p + 7 * cols), z7, c)
+                    c = multiply_add(load_sixteen(w, p + step), z1, c)
+                    c = multiply_add(load_sixteen(w, p + 2 * step), z2, c)
+                    c = multiply_add(load_sixteen(w, p + 3 * step), z3, c)
+                    c = multiply_add(load_sixteen(w, p + 4 * step), z4, c)
+                    c = multiply_add(load_sixteen(w, p + 5 * step), z5, c)
+                    c = multiply_add(load_sixteen(w, p + 6 * step), z6, c)
+                    c = multiply_add(load_sixteen(w, p + 7 * step), z7, c)
                     store_sixteen(y, o + j, c)
             for j in range(begin, whole, 8):
                 p = at + j
                 a = multiply_add(load(w, p), x0, load(y, o + j))
-                a = multiply_add(load(w, p + cols), x1, a)
-                a = multiply_add(load(w, p + 2 * cols), x2, a)
-                a = multiply_add(load(w, p + 3 * cols), x3, a)
-                a = multiply_add(load(w, p + 4 * cols), x4, a)
-                a = multiply_add(load(w, p + 5 * cols), x5, a)
-                a = multiply_add(load(w, p + 6 * cols), x6, a)
-                a = multiply_add(load(w, p + 7 * cols), x7, a)
+                a = multiply_add(load(w, p + step), x1, a)
+                a = multiply_add(load(w, p + 2 * step), x2, a)
+                a = multiply_add(load(w, p + 3 * step), x3, a)
+                a = multiply_add(load(w, p + 4 * step), x4, a)
+                a = multiply_add(load(w, p + 5 * step), x5, a)
+                a = multiply_add(load(w, p + 6 * step), x6, a)
+                a = multiply_add(load(w, p + 7 * step), x7, a)
                 store(y, o + j, a)
             if whole < cols:
                 p, rest = at + whole, cols - whole
                 a = load(y, o + whole)
                 for k in range(8):
-                    a = multiply_add(load_first(w, p + k * cols, rest), spread(v, q + k), a)
+                    a = multiply_add(load_first(w, p + k * step, rest), spread(v, q + k), a)
                 store(y, o + whole, a)
     for i in range(rows & ~7, rows):
         for b in range(samples):
-            x, p, o = spread(v, b * sv + i), start + i * cols, b * sy
+            x, p, o = spread(v, b * sv + i), start + i * step, b * sy
             for j in range(0, whole, 8):
                 store(y, o + j, multiply_add(load(w, p + j), x, load(y, o + j)))
             if whole < cols:
@@ -448,12 +450,12 @@ def _panel_by_eight(w: Any, p: int, step: int, rows: int, v: Any, q: int, sv: in
 
 
 @inlined
-def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> None:
+def _pack(w: Any, start: int, step: int, rows: int, width: int, packed: Any) -> None:
     """Copy a block of the tile so that each panel lies together, zeros behind the last column."""
     whole = width // _PANEL * _PANEL
     rest = width - whole
     for i in range(rows):
-        at, p = start + i * cols, i * _PANEL
+        at, p = start + i * step, i * _PANEL
         for j in range(at, at + whole, _PANEL):
             for k in range(0, _PANEL, 8):
                 store(packed, p + k, load(w, j + k))
@@ -463,12 +465,13 @@ def _pack(w: Any, start: int, cols: int, rows: int, width: int, packed: Any) -> 
                 store(packed, p + k, load_first(w, at + whole + k, rest - k))
 
 
-@_product
+@apart(compiled, types.void, _F4, _I, _I, _I, _I, *_SENT)
 def backward_product(
     weights: Any,
     start: int,
     rows: int,
     cols: int,
+    step: int,
     sent: Any,
     sv: int,
     results: Any,
@@ -476,32 +479,33 @@ def backward_product(
     samples: int,
     scratch: Any,
 ) -> None:
-    """``results[b * sy + j] = sum_i weights[start + i * cols + j] sent[b * sv + i]``, all flat float32.
+    """``results[b * sy + j] = sum_i weights[start + i * step + j] sent[b * sv + i]``, all flat float32.
 
-    ``scratch`` is of `packed_size`; ``sent`` and ``results`` as for `forward_product`.
+    ``step`` exceeds ``cols`` where these are some columns of a tile.  ``scratch`` is of `packed_size`; ``sent`` and
+    ``results`` as for `forward_product`.
     """
     w, v, y, packed = pointer(weights), pointer(sent), pointer(results), pointer(scratch)
     if samples < _PANEL_BATCH:
-        _stream(w, start, rows, cols, v, sv, y, sy, samples)
+        _stream(w, start, rows, cols, step, v, sv, y, sy, samples)
         return
     for b in range(samples):
         for j in range(b * sy, b * sy + cols, 8):
             store(y, j, zeros())
-    eights, packs = _eights(samples), _packs(cols, samples)
-    tall = _PACKED_ROWS if packs else _WIDE_ROWS if cols > _UNPACKED_COLS else _NARROW_ROWS
+    eights, packs = _eights(samples), _packs(step, samples)
+    tall = _PACKED_ROWS if packs else _WIDE_ROWS if step > _UNPACKED_COLS else _NARROW_ROWS
     for i in range(0, rows, tall):
         height = min(tall, rows - i)
-        at = start + i * cols
+        at = start + i * step
         for j in range(0, cols, _PACKED_COLS):
             width = min(_PACKED_COLS, cols - j)
             direct = _0 if packs else width // _PANEL * _PANEL
             for k in range(j, j + direct, _PANEL):
                 for b in range(0, eights, 8):
-                    _panel_by_eight(w, at + k, cols, height, v, b * sv + i, sv, y, b * sy + k, sy)
+                    _panel_by_eight(w, at + k, step, height, v, b * sv + i, sv, y, b * sy + k, sy)
                 for b in range(eights, samples, 3):
-                    _panel(w, at + k, cols, height, v, b * sv + i, sv, y, b * sy + k, sy)
+                    _panel(w, at + k, step, height, v, b * sv + i, sv, y, b * sy + k, sy)
             if direct < width:
-                _pack(w, at + j + direct, cols, height, width - direct, packed)
+                _pack(w, at + j + direct, step, height, width - direct, packed)
             for k in range(direct, width, _PANEL):
                 p = (k - direct) * height
                 for b in range(0, eights, 8):

@@ -45,7 +45,7 @@ _PRODUCTS = (forward_product, backward_product)
 
 
 @compiled
-def _lines_of(table: Any, t: int, backward: bool) -> Any:
+def lines_of(table: Any, t: int, backward: bool) -> Any:
     """First input line and count of a tile, first output line and count."""
     rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
     if backward:
@@ -60,7 +60,7 @@ def find_scales(
     """The scale of each sample and tile into float32 ``scales`` (B, tiles); returns how it ended."""
     scaling = ints[SCALING]
     for t in range(len(table)):
-        first, count, _, _ = _lines_of(table, t, backward)
+        first, count, _, _ = lines_of(table, t, backward)
         average = averages[t]
         for b in range(len(lines)):
             bits = peak_bits(lines[b, first : first + count])
@@ -86,15 +86,15 @@ def _room(table: Any, backward: bool, samples: int) -> Any:
     """Longest input and output, padded, and the floats that the product needs beside them."""
     into = out = packed = _0
     for t in range(len(table)):
-        _, count_in, _, count_out = _lines_of(table, t, backward)
+        _, count_in, _, count_out = lines_of(table, t, backward)
         into, out = max(into, count_in), max(out, count_out)
-        own = packed_size(count_in, count_out, samples) if backward else paired_size(count_in, samples)
+        own = packed_size(count_in, count_out, count_out, samples) if backward else paired_size(count_in, samples)
         packed = max(packed, own)
     return padded_lines(into), padded_lines(out), packed
 
 
 @compiled
-def _add_fixed(y: Any, factor: Any, sums: Any) -> bool:
+def add_fixed(y: Any, factor: Any, sums: Any) -> bool:
     """Add y * factor to int64 sums in units of 2^-40; returns whether all stayed in range."""
     wrong = 0
     for i in range(len(y)):
@@ -104,6 +104,13 @@ def _add_fixed(y: Any, factor: Any, sums: Any) -> bool:
         wrong += int(abs(total) >= _SUM_LIMIT)
         sums[i] = total
     return wrong == 0
+
+
+@compiled
+def take_fixed(y: Any, factor: Any, sums: Any) -> None:
+    """Undo `add_fixed`."""
+    for i in range(len(y)):
+        sums[i] -= np.int64(np.rint(np.float64(y[i] * factor) * _SCALE))
 
 
 @apart(compiled, _ENDS, *_ARRAYS, _SIGNALS, _SUMS, _I, _FLAG, _SIGNALS, needs=_PRODUCTS)
@@ -131,7 +138,7 @@ def read_scaled(
     rounds, repeats = ints[ROUNDS], _0
     for t in range(len(table)):
         rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
-        first_in, into, first_out, out = _lines_of(table, t, backward)
+        first_in, into, first_out, out = lines_of(table, t, backward)
         for near in range(0, samples, together):
             count = _0
             for b in range(near, min(near + together, samples)):
@@ -145,22 +152,22 @@ def read_scaled(
                     at = v[k * wide_in : (k + 1) * wide_in]
                     convert_inputs(values, factors[k], ints, floats, at, z, keys[t], first_sample + who[k], repeat)
                 if backward:
-                    backward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
+                    backward_product(weights, start, rows, cols, cols, v, wide_in, y, wide_out, count, packed)
                 else:
                     forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
                 if floats[WIRE] > _ZERO:
-                    add_drops(weights, start, rows, cols, floats, backward, v, wide_in, y, wide_out, count)
+                    add_drops(weights, start, rows, cols, cols, floats, backward, v, wide_in, y, wide_out, count)
                 again = _0
                 for k in range(count):
                     b, factor, result = who[k], factors[k], y[k * wide_out : k * wide_out + out]
                     sent = v[k * wide_in : k * wide_in + into]
-                    saturated = convert_outputs(result, sent, ints, floats, z, keys[t], first_sample + b, repeat)
+                    saturated = convert_outputs(result, _0, sent, ints, floats, z, keys[t], first_sample + b, repeat)
                     if saturated and repeat < rounds:
                         who[again], factors[again] = b, factor * _TWO
                         if ints[WORST_CASE] != 0:
                             factors[again] = worst_case(lines[b, first_in : first_in + into], factor, floats)
                         again += 1
-                    elif not _add_fixed(result, factor, sums[b, first_out : first_out + out]):
+                    elif not add_fixed(result, factor, sums[b, first_out : first_out + out]):
                         return repeats, OUT_OF_RANGE
                 repeats += again
                 count = again
@@ -220,7 +227,7 @@ def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) 
     packed = np.empty(packed_floats, np.float32)
     for t in range(len(table)):
         rows, cols, start = table[t, ROWS], table[t, COLS], table[t, OFFSET]
-        first_in, into, first_out, out = _lines_of(table, t, backward)
+        first_in, into, first_out, out = lines_of(table, t, backward)
         for near in range(0, samples, together):
             count = min(together, samples - near)
             for k in range(count):
@@ -231,12 +238,12 @@ def exact_read(weights: Any, table: Any, lines: Any, sums: Any, backward: bool) 
                 at[:into] = values
                 at[into : into + 8] = _ZERO
             if backward:
-                backward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
+                backward_product(weights, start, rows, cols, cols, v, wide_in, y, wide_out, count, packed)
             else:
                 forward_product(weights, start, rows, cols, v, wide_in, y, wide_out, count, packed)
             for k in range(count):
                 result = y[k * wide_out : k * wide_out + out]
-                if not _add_fixed(result, _ONE, sums[near + k, first_out : first_out + out]):
+                if not add_fixed(result, _ONE, sums[near + k, first_out : first_out + out]):
                     return OUT_OF_RANGE
     return FINE
 

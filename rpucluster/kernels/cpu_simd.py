@@ -1,4 +1,5 @@
-"""Numba building blocks that LLVM does not find by itself: 64 bytes of an array at a time, and prefetches.
+"""Numba building blocks that LLVM does not find by itself: 64 bytes of an array at a time, prefetches, and additions to
+what threads share.
 
 A vector of 64 bytes is one register with AVX-512; on other processors LLVM splits the same operations.  All work on
 flat arrays of one kind of integer, and write 64 bytes however much of it is wanted, so arrays need room at their end.
@@ -125,3 +126,14 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uint64), emit
+
+
+@intrinsic
+def add_shared(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to an element of an int64 array, by its place in C order, that threads share; returns what it was."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
+
+    return types.int64(array, types.uint64, types.int64), emit

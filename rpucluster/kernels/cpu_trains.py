@@ -19,7 +19,7 @@ from rpucluster.kernels.cpu_random import (
     popcount,
     types,
 )
-from rpucluster.kernels.cpu_simd import copy_flipped, keep
+from rpucluster.kernels.cpu_simd import add_shared, copy_flipped, keep
 from rpucluster.kernels.update_rule import (
     BIT_LENGTH,
     DETERMINISTIC,
@@ -98,15 +98,17 @@ def new_lines(most: int) -> Any:
 
 
 @borrowing
-def make_trains(values: Any, gain: Any, bits: int, k0: Any, k1: Any, sample: int, found: Any) -> Any:
-    """Pulse trains of the lines that fire at all, into ``found``, `Lines`.
+def make_trains(
+    values: Any, first: int, stop: int, gain: Any, bits: int, k0: Any, k1: Any, sample: int, found: Any
+) -> Any:
+    """Pulse trains of those of the lines from ``first`` to ``stop`` that fire at all, into ``found``, `Lines`.
 
-    Returns how many there are and the sum of the limits of all lines.
+    Returns how many there are and the sum of the limits of all of them.
     """
     lines, words = found.lines, found.words
-    count, size = _0, len(values)
-    for j in range(0, size, 16):
-        count += list_sixteen(values, np.uint64(j), size - j, gain, lines, found.chances, np.uint64(count))
+    count = _0
+    for j in range(first, stop, 16):
+        count += list_sixteen(values, np.uint64(j), stop - j, gain, lines, found.chances, np.uint64(count))
     found.chances[count : count + 8] = _ZERO  # what the surplus lanes of a register hold cannot fire
     found.sums[:] = _U0
     low, high = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
@@ -175,8 +177,12 @@ TRAINS = types.NamedTuple(
 _SIGNALS = types.float32[:, ::1]
 _ARGUMENTS = (
     types.int64[:, ::1], types.uint32[:, :, ::1], types.int64, _I8, types.float32[::1], _SIGNALS, _SIGNALS,
-    types.float32, types.int64,
+    types.float32, types.int64, types.int64[:, ::1],
 )  # fmt: skip
+BITS, D_GAIN, X_LIMITS, D_LIMITS = range(4)
+"""What is known of each sample on a tile, int64: its slots, the bits of the gain of d, or 0 where nothing fires,
+and the sums of the limits of all columns and of all rows."""
+KNOWN = 4
 
 
 @compiled
@@ -255,54 +261,153 @@ def _signs(values: Any, gain: Any, even: int, words: Any) -> None:
         words[j] = SIGN if values[j] < _ZERO and fires else np.uint32(0)
 
 
-@apart(compiled, types.Tuple([TRAINS, types.int64, types.float64]), *_ARGUMENTS)
-def tile_trains(
-    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int
-) -> Any:
-    """Trains of a batch on one tile; also slots used and expected coincidences, over the samples."""
-    rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
-    samples, halves = len(x), floats[HALF_SELECT] > _ZERO
+@inlined
+def _room(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
+    rows, cols = table[t, ROWS], table[t, COLS]
+    all_columns = samples if floats[HALF_SELECT] > _ZERO or ints[PER_BATCH] != 0 else 0
     of_columns, of_rows = np.empty((2, samples, cols + 16), np.uint32), np.zeros(rows * samples + 16, np.uint32)
-    trains = Trains(
+    return Trains(
         of_columns[0],
         of_columns[1],
         np.zeros(samples, np.int64),
-        np.zeros((samples if halves or ints[PER_BATCH] != 0 else 0, cols), np.uint32),
+        np.zeros((all_columns, cols), np.uint32),
         of_rows[: rows * samples].reshape(rows, samples),
         np.empty(cols * (samples + 1) + 32, np.uint32),
         np.empty((samples, 32), np.int64),
         np.empty(FIRED + 16, np.uint32),
     )
-    found = new_lines(max(rows, cols))
-    slots = used = _0
-    expected = 0.0
+
+
+@compiled
+def new_trains(table: Any, t: int, ints: Any, floats: Any, samples: int) -> Any:
+    """Room for the trains of a batch on a tile, of which none fires yet."""
+    return _room(table, t, ints, floats, samples)
+
+
+@compiled
+def with_own(trains: Any, singles: Any) -> Any:
+    """Trains for one of several threads: with scratch and singles of its own."""
+    return Trains(
+        trains.x_words, trains.x_lines, trains.x_count, trains.x_all, trains.d_words, singles, trains.starts,
+        np.empty(FIRED + 16, np.uint32),
+    )  # fmt: skip
+
+
+@inlined
+def _fire_columns(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
+    begin: int, end: int, known: Any, found: Any,
+) -> Any:  # fmt: skip
+    rows, cols, row0, col0 = table[t, ROWS], table[t, COLS], table[t, ROW0], table[t, COL0]
+    halves, used = floats[HALF_SELECT] > _ZERO, _0
     management, dynamic, evenly = ints[MANAGEMENT] != 0, ints[DYNAMIC] != 0, ints[DETERMINISTIC] != 0
-    for b in range(samples):
+    for b in range(begin, end):
         xs, ds = x[b, col0 : col0 + cols], d[b, row0 : row0 + rows]
         x_peak, d_peak = bits_float(peak_bits(xs)), bits_float(peak_bits(ds))
         bits, gain_x, gain_d = gains(x_peak, d_peak, lr, floats[DW_MIN], ints[BIT_LENGTH], management, dynamic)
-        slots += bits
+        known[BITS, b] = bits
         if gain_x > _ZERO:
-            sample = first_sample + b
+            known[D_GAIN, b] = np.int64(float_bits(gain_d))
             if halves:
-                even = bits if evenly else _0
-                _signs(xs, gain_x, even, trains.x_all[b])
-                _signs(ds, gain_d, even, trains.d_words[:, b])
+                _signs(xs, gain_x, bits if evenly else _0, trains.x_all[b])
             k0, k1 = keys[t, X_KEY, 0], keys[t, X_KEY, 1]
             if evenly:
-                count, x_total = spread_trains(xs, gain_x, bits, _OF_COLUMNS, found)
+                count, limits = spread_trains(xs, gain_x, bits, _OF_COLUMNS, found)
             else:
-                count, x_total = make_trains(xs, gain_x, bits, k0, k1, sample, found)
+                count, limits = make_trains(xs, _0, cols, gain_x, bits, k0, k1, first_sample + b, found)
+            known[X_LIMITS, b] = np.int64(limits)
             trains, used = fire_columns(trains, found, count, b, bits, used)
-            k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
+    return trains, used
+
+
+@compiled
+def column_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, known: Any
+) -> Any:
+    """Trains of a batch on the columns of a tile; its rows, which follow in `row_trains`, do not fire yet.
+
+    Puts slots and limits of the columns into ``known``, int64 (4, B).
+    """
+    room, found = _room(table, t, ints, floats, len(x)), new_lines(table[t, COLS])
+    trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, room, _0, len(x), known, found)
+    return trains
+
+
+@compiled
+def columns_apart(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, trains: Any,
+    begin: int, end: int, known: Any,
+) -> Any:  # fmt: skip
+    """As `column_trains`, for some samples, into ``trains`` that threads share; returns the singles of these."""
+    cols = table[t, COLS]
+    own = with_own(trains, np.empty(cols * (end - begin + 1) + 32, np.uint32))
+    own, used = _fire_columns(
+        table, keys, t, ints, floats, x, d, lr, first_sample, own, begin, end, known, new_lines(cols)
+    )
+    return own.singles[:used]
+
+
+@inlined
+def _fire_rows(
+    table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
+    trains: Any, known: Any, found: Any,
+) -> None:  # fmt: skip
+    row0, evenly = table[t, ROW0], ints[DETERMINISTIC] != 0
+    k0, k1 = keys[t, D_KEY, 0], keys[t, D_KEY, 1]
+    for b in range(len(d)):
+        gain, bits = bits_float(np.int32(known[D_GAIN, b])), known[BITS, b]
+        if gain != _ZERO:
+            ds = d[b, row0 : row0 + bottom]
+            if floats[HALF_SELECT] > _ZERO:
+                _signs(ds[top:], gain, bits if evenly else _0, trains.d_words[top:bottom, b])
             if evenly:
-                count, d_total = spread_trains(ds, gain_d, bits, _OF_ROWS, found)
+                count, limits = spread_trains(ds[top:], gain, bits, _OF_ROWS, found)
+                for a in range(count):
+                    found.lines[a] += np.uint32(top)
             else:
-                count, d_total = make_trains(ds, gain_d, bits, k0, k1, sample, found)
+                count, limits = make_trains(ds, top, bottom, gain, bits, k0, k1, first_sample + b, found)
             for a in range(count):
                 trains.d_words[np.uint64(found.lines[a]), b] = found.words[a]
-            expected += bits * (np.float64(x_total) * 2.0**-32) * (np.float64(d_total) * 2.0**-32)
-    return trains, slots, expected
+            add_shared(known, np.uint64(D_LIMITS * len(d) + b), np.int64(limits))
+
+
+@borrowing
+def row_trains(
+    table: Any, keys: Any, t: int, top: int, bottom: int, ints: Any, floats: Any, d: Any, first_sample: int,
+    trains: Any, known: Any, found: Any,
+) -> None:  # fmt: skip
+    """Make the trains of some rows of a tile, whose limits are added to ``known``, which threads may share.
+
+    ``found`` is scratch, `Lines` for as many.
+    """
+    _fire_rows(table, keys, t, top, bottom, ints, floats, d, first_sample, trains, known, found)
+
+
+@apart(compiled, TRAINS, *_ARGUMENTS)
+def tile_trains(
+    table: Any, keys: Any, t: int, ints: Any, floats: Any, x: Any, d: Any, lr: Any, first_sample: int, known: Any
+) -> Any:
+    """As `column_trains` and `row_trains` for all rows; in one piece, since what is passed on is counted."""
+    rows = table[t, ROWS]
+    room, found = _room(table, t, ints, floats, len(x)), new_lines(max(rows, table[t, COLS]))
+    trains, _ = _fire_columns(table, keys, t, ints, floats, x, d, lr, first_sample, room, _0, len(x), known, found)
+    _fire_rows(table, keys, t, _0, rows, ints, floats, d, first_sample, trains, known, found)
+    return trains
+
+
+@borrowing
+def totals(known: Any) -> Any:
+    """Slots and expected coincidences of all tiles and samples from ``known``, int64 (tiles, 4, B)."""
+    slots, expected = _0, 0.0
+    for t in range(len(known)):
+        of_tile = 0.0
+        for b in range(known.shape[2]):
+            bits = known[t, BITS, b]
+            slots += bits
+            x_sum, d_sum = np.float64(known[t, X_LIMITS, b]), np.float64(known[t, D_LIMITS, b])
+            of_tile += bits * (x_sum * 2.0**-32) * (d_sum * 2.0**-32)
+        expected += of_tile
+    return slots, expected
 
 
 @borrowing

@@ -16,6 +16,7 @@ def add_drops(
     start: int,
     rows: int,
     cols: int,
+    step: int,
     floats: Any,
     backward: bool,
     v: Any,
@@ -24,16 +25,16 @@ def add_drops(
     sy: int,
     samples: int,
 ) -> None:
-    """Take the drop of each line from the outputs y of some samples; arrays as for `forward_product`."""
+    """Take the drop of each line from the outputs y of some samples; arrays as for `backward_product`."""
     wire, twice = floats[WIRE] * _HALF, floats[BASELINE] * _TWO
     for b in range(samples):
         sent = v[b * sv : (b + 1) * sv]
         out = y[b * sy : (b + 1) * sy]
         if backward:
-            _drops_of_columns(w, start, rows, cols, wire, twice, sent, out)
+            _drops_of_columns(w, start, rows, cols, step, wire, twice, sent, out)
         else:
             for i in range(rows):
-                out[i] -= wire * _drop_of_row(w[start + i * cols : start + (i + 1) * cols], twice, sent)
+                out[i] -= wire * _drop_of_row(w[start + i * step : start + i * step + cols], twice, sent)
 
 
 @compiled
@@ -51,13 +52,15 @@ def _drop_of_row(w: Any, twice: Any, v: Any) -> Any:
 
 
 @compiled
-def _drops_of_columns(w: Any, start: int, rows: int, cols: int, wire: Any, twice: Any, v: Any, y: Any) -> None:
+def _drops_of_columns(
+    w: Any, start: int, rows: int, cols: int, step: int, wire: Any, twice: Any, v: Any, y: Any
+) -> None:
     """As `_drop_of_row` for all columns at a time."""
     current, currents = np.zeros(cols, np.float32), np.zeros(cols, np.float32)
     conductance, conductances = np.zeros(cols, np.float32), np.zeros(cols, np.float32)
     lost = np.zeros(cols, np.float32)
     for i in range(rows):
-        row, sent = w[start + i * cols : start + (i + 1) * cols], v[i]
+        row, sent = w[start + i * step : start + i * step + cols], v[i]
         for j in range(cols):
             both = abs(row[j]) + twice
             current[j] += row[j] * sent
