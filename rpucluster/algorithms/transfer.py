@@ -54,7 +54,9 @@ class Transfer:
     slots in which the largest x and the largest error would meet.  aihwkit: fast_lr."""
     auto_scale: bool = False
     """Scales x and errors of each tile by running means of their largest magnitudes, so that the fast plane gets about
-    as many pulses late in training as early.  aihwkit: auto_scale."""
+    as many pulses late in training as early.  Late in training few errors are large: those above the mean times
+    1 / fast_learning_rate are clipped, and without update management those above 1 / sqrt(fast_learning_rate), which
+    lets weights drift (docs/algorithms.md).  aihwkit: auto_scale."""
     auto_momentum: float = 0.99
     """Share that a running mean keeps at each sample; below 1.  Read as aihwkit's default."""
     gamma: float = 0.0
