@@ -10,11 +10,14 @@ from rpucluster.experiments.catalogue import FIGURES, panels_of
 from rpucluster.experiments.confidence import Confidence
 from rpucluster.experiments.points import NEAR, Panel, Point
 from rpucluster.experiments.records import Record, Records
+from rpucluster.experiments.request import Request
 from rpucluster.experiments.results import panel_result
 from rpucluster.experiments.schedule import Cost, choose_epochs, ordered, recorded, until
 from rpucluster.experiments.settings import BASE_POINT, CONTROL_POINT
 from rpucluster.experiments.tables import error_rows
 from rpucluster.experiments.trials import Budget, Trial, settings_sha256, trials_of
+from rpucluster.experiments.work import Work
+from tests.idx_files import write_mnist
 
 PANELS = panels_of(tuple(FIGURES))
 POINTS = [(panel, point) for panel in PANELS for point in (panel.control, *panel.points)]
@@ -205,6 +208,41 @@ def test_runs_of_equal_settings_are_made_once_with_the_most_urgent_priority() ->
         most_urgent[t.sha256] = min(t.priority, most_urgent.get(t.sha256, 99))
     assert all(t.priority == most_urgent[t.sha256] for t in order)
     assert order[0].label.startswith("mnist.validation")
+
+
+@pytest.mark.parametrize(
+    ("errors", "deciding"),
+    [
+        ({0.0056: 0.021, 0.01: 0.0245, 0.018: 0.03}, (0.0056, 0.01)),
+        ({0.001: 0.02, 0.018: 0.03}, (0.001, 0.0032, 0.0056, 0.01, 0.018)),  # those between are not known
+        ({0.0056: 0.02, 0.018: 0.022}, (0.018, 0.032)),  # beyond
+        ({0.0056: 0.03, 0.018: 0.04}, (0.0032, 0.0056)),  # before
+        ({0.001: 0.03, 0.1: 0.04}, (0.001,)),  # outside of the sweep
+        ({0.001: 0.02, 0.1: 0.02}, (0.1,)),
+        ({0.0056: 0.03}, ()),
+    ],
+)
+def test_points_beside_the_threshold_decide(errors: dict[float, float], deciding: tuple[float, ...]) -> None:
+    panel = FIGURES["fig3"][0]
+    runs = {point.label: [record(trial(), errors[point.value])] for point in panel.points if point.value in errors}
+    assert panel_result(panel, runs).deciding == ()  # compared with nothing
+    found = panel_result(panel, runs | {panel.control.label: [record(trial(), 0.02)]}).deciding
+    assert tuple(point.value for point in found) == deciding
+
+
+def test_deciding_runs_come_after_the_controls_and_before_the_others(tmp_path: Path) -> None:
+    pictures = write_mnist(tmp_path / "mnist", train=60, test=20)
+    request = Request(figures=("fig3",), out=tmp_path, data=str(pictures), only=("fig3.A",), epochs=1)
+    work = Work(request, panels_of(("fig3",), ("fig3.A",)), Records(tmp_path / "runs"))
+    every = work.missing(work.budget)
+    for label, error in (("floating point", 0.02), ("0.018", 0.021)):
+        work.records.add(record(next(t for t in every if t.label == f"fig3.A {label}"), error))
+    work.records.add(record(next(t for t in every if t.label == "fig3.A 0.01"), 0.02))
+    order = [t.label.removeprefix("fig3.A ") for t in work.missing(work.budget)]
+    assert order == [
+        *["floating point"] * 2, *["0.018"] * 2, *["0.032"] * 3, *["0.0056", "0.0056", "0.01", "0.0056", "0.01"],
+        *order[12:],
+    ]  # fmt: skip
 
 
 def test_a_budget_of_hours_takes_the_most_epochs_that_fit() -> None:

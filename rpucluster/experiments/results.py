@@ -1,5 +1,6 @@
 """What finished runs say about each panel: errors of its points with intervals, and where the threshold lies."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,23 @@ class PanelResult:
             PENALTY,
             self.panel.scale == "log",
         )
+
+    @property
+    def deciding(self) -> tuple[Point, ...]:
+        """The points whose runs say most about the threshold: on both sides of it, as far as known runs tell, and
+        between; or the end of what is known, where it lies beyond.
+
+        Empty without a swept parameter, or with fewer than two of its points or no control run.
+        """
+        known = [i for i, result in enumerate(self.points) if result.records]
+        if not (self.panel.swept and self.control.records and len(known) >= 2):
+            return ()
+        limit = math.fsum(self.control.errors) / len(self.control.errors) + PENALTY
+        means = [math.fsum(self.points[i].errors) / len(self.points[i].errors) for i in known]
+        above = next((k for k, mean in enumerate(means) if mean > limit), len(known))
+        mild = known[above - 1] if above > 0 else max(known[0] - 1, 0)
+        severe = known[above] if above < len(known) else known[-1] + 1
+        return tuple(result.point for result in self.points[mild : severe + 1])
 
     def penalty(self, result: PointResult) -> Estimate | None:
         """How much more error than the control's a point has, with the interval of runs paired by their seeds.

@@ -11,9 +11,10 @@ from rpucluster.cluster import CLUSTER_TABLES
 from rpucluster.config import split_overrides
 from rpucluster.data import load_data
 from rpucluster.experiments.executors import Event, in_processes, with_ray
-from rpucluster.experiments.points import Panel, Point
+from rpucluster.experiments.points import NEAR, Panel, Point
 from rpucluster.experiments.records import Record, Records
 from rpucluster.experiments.request import Request
+from rpucluster.experiments.results import panel_result
 from rpucluster.experiments.schedule import Cost, choose_epochs, images, ordered, recorded, tried, until
 from rpucluster.experiments.settings import BASE_JOB
 from rpucluster.experiments.trials import QUICK_EPOCHS, QUICK_TEST, QUICK_TRAIN, RATES, Budget, Trial, trials_of
@@ -96,8 +97,15 @@ class Work:
         return ordered(trial for trials in self.by_point(budget).values() for trial in trials)
 
     def missing(self, budget: Budget) -> list[Trial]:
-        """Those that no record is of."""
-        return [trial for trial in self.trials(budget) if self.records.find(trial.sha256) is None]
+        """Those that no record is of; where thresholds seem to lie by the runs that are there, before other points."""
+        deciding = {
+            trial.sha256
+            for panel in self.panels
+            for point in panel_result(panel, self.finished(panel, budget)).deciding
+            for trial in self.by_point(budget).get((panel.id, point.label), ())
+        }
+        missing = [trial for trial in self.trials(budget) if self.records.find(trial.sha256) is None]
+        return sorted(missing, key=lambda trial: trial.priority >= NEAR and trial.sha256 not in deciding)
 
     def run(self, missing: Sequence[Trial]) -> Iterator[Event]:
         """Make runs until all are made or the time is up."""
@@ -139,8 +147,9 @@ class Work:
         panels = [panel for panel in self.panels if panel.figure == figure]
         return {t.sha256 for p in panels for point in self.points(p) for t in by_point[p.id, point.label]}
 
-    def finished(self, panel: Panel) -> dict[str, list[Record]]:
+    def finished(self, panel: Panel, budget: Budget | None = None) -> dict[str, list[Record]]:
         """The runs of a panel that are there, by the label of their point."""
-        trials = {point.label: self.by_point(self.budget)[panel.id, point.label] for point in self.points(panel)}
+        by_point = self.by_point(budget or self.budget)
+        trials = {point.label: by_point[panel.id, point.label] for point in self.points(panel)}
         found = {label: [self.records.find(trial.sha256) for trial in those] for label, those in trials.items()}
         return {label: [record for record in those if record is not None] for label, those in found.items()}
