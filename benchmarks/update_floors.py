@@ -23,7 +23,8 @@ import numpy as np
 
 from rpucluster.kernels.base import D_KEY, X_KEY
 from rpucluster.kernels.cpu_random import fill_normals
-from rpucluster.kernels.cpu_trains import KNOWN, make_trains, new_lines, tile_trains
+from rpucluster.kernels.cpu_tile_trains import KNOWN, tile_trains
+from rpucluster.kernels.cpu_trains import make_trains, new_lines
 from rpucluster.kernels.update_rule import pack_update
 
 sys.path.insert(0, str(Path(__file__).parent / "aihwkit_sides"))

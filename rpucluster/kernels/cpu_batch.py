@@ -8,10 +8,11 @@ from rpucluster.kernels.base import COLS, OFFSET
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_apply import apply_counts
 from rpucluster.kernels.cpu_chunk import CHUNK, COUNT_OF, FIRST, GROUPS, HITS, IN_TILE, PIECE, SHARD, TILE
-from rpucluster.kernels.cpu_hits import cell_of, draw_listed, list_group
+from rpucluster.kernels.cpu_hits import cell_of, draw_listed, list_group, replay
 from rpucluster.kernels.cpu_random import borrowing, compiled, listed_normals, lowest_bit, popcount, types
 from rpucluster.kernels.cpu_simd import keep
-from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, TRAINS, replay, row_hits
+from rpucluster.kernels.cpu_tile_trains import TRAINS, row_hits
+from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS
 from rpucluster.kernels.update_rule import RAISE_ONLY, STD
 
 _0 = np.int64(0)

@@ -51,7 +51,8 @@ from rpucluster.kernels.cpu_random import (
     popcount,
     types,
 )
-from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS, TRAINS, row_hits
+from rpucluster.kernels.cpu_tile_trains import TRAINS, row_hits
+from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, SLOTS
 from rpucluster.kernels.update_rule import (
     ADDITIVE,
     CONSTANTS,

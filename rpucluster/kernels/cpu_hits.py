@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels.base import COLS, DEVICE_KEY, NOISE_KEY, OFFSET
+from rpucluster.kernels.base import COLS, DEVICE_KEY, NOISE_KEY, OFFSET, REPLAY_KEY
 from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_apply import apply_crowded, apply_single
 from rpucluster.kernels.cpu_cells import constant_cell, make_lanes
@@ -30,14 +30,14 @@ from rpucluster.kernels.cpu_chunk import (
     TILE,
 )
 from rpucluster.kernels.cpu_general import fire_listed
-from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals, lowest_bit, types
+from rpucluster.kernels.cpu_random import borrowing, inlined, listed_normals, lowest_bit, normal_pair, philox, types
 from rpucluster.kernels.cpu_simd import fill, prefetch
-from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN, replay
+from rpucluster.kernels.cpu_trains import COLUMN, COUNT, COUNT_AT, SIGN
 from rpucluster.kernels.update_rule import GENERAL, STD
 
-_32 = np.uint64(32)
+_32, _MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
 _U0, _U1 = np.uint64(0), np.uint64(1)
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _0 = np.int64(0)
 
 
@@ -168,3 +168,25 @@ def _replay(shard: Any, chunk: Any, group: int, first: int, left: Any) -> None:
 def cell_of(word: Any, floats: Any) -> Any:
     """Steps and bounds from a word of four lanes, the first lowest."""
     return constant_cell(np.int16(word), np.int16(word >> 16), np.int16(word >> 32), np.int16(word >> 48), floats)
+
+
+@borrowing
+def replay(
+    w: Any, n: int, lowers: bool, step: Any, low: Any, high: Any, std: Any, keys: Any, sample: int, cell: int
+) -> Any:
+    """The weight after n pulses one by one, each with its own noise and clipped to the bounds."""
+    s0, s1 = np.uint64(sample) & _MASK, np.uint64(sample) >> _32
+    k0, k1 = np.uint64(keys[REPLAY_KEY, 0]), np.uint64(keys[REPLAY_KEY, 1])
+    z0 = z1 = z2 = z3 = _ZERO
+    for pulse in range(n):
+        lane = pulse & 3
+        if lane == 0 and std > _ZERO:
+            block = np.uint64(cell) * np.uint64(8) + np.uint64(pulse >> 2)
+            w0, w1, w2, w3 = philox(block, s0, s1, _U0, k0, k1)
+            z0, z1 = normal_pair(w0, w1)
+            z2, z3 = normal_pair(w2, w3)
+        z = z0 if lane == 0 else (z1 if lane == 1 else (z2 if lane == 2 else z3))
+        amount = step * (_ONE + std * z)
+        w = w - amount if lowers else w + amount
+        w = min(max(w, low), high)
+    return w

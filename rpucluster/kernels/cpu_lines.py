@@ -10,15 +10,10 @@ import numpy as np
 
 from rpucluster.kernels.base import COLS, OFFSET, ROWS
 from rpucluster.kernels.cpu_apart import apart
+from rpucluster.kernels.cpu_backward import backward_product, packed_size
 from rpucluster.kernels.cpu_convert import convert_inputs, convert_outputs, worst_case
-from rpucluster.kernels.cpu_product import (
-    backward_product,
-    forward_product,
-    packed_size,
-    padded_lines,
-    padded_samples,
-    paired_size,
-)
+from rpucluster.kernels.cpu_forward import forward_product, paired_size
+from rpucluster.kernels.cpu_product import padded_lines, padded_samples
 from rpucluster.kernels.cpu_random import borrowing, compiled, types
 from rpucluster.kernels.cpu_read import FINE, OUT_OF_RANGE, SAMPLES_TOGETHER, add_fixed, lines_of, take_fixed
 from rpucluster.kernels.cpu_turns import finish, take

@@ -10,15 +10,10 @@ import numpy as np
 
 from rpucluster.kernels.base import COL0, COLS, FIXED_BITS, FIXED_LIMIT, OFFSET, ROW0, ROWS
 from rpucluster.kernels.cpu_apart import apart
+from rpucluster.kernels.cpu_backward import backward_product, packed_size
 from rpucluster.kernels.cpu_convert import convert_inputs, convert_outputs, worst_case
-from rpucluster.kernels.cpu_product import (
-    backward_product,
-    forward_product,
-    packed_size,
-    padded_lines,
-    padded_samples,
-    paired_size,
-)
+from rpucluster.kernels.cpu_forward import forward_product, paired_size
+from rpucluster.kernels.cpu_product import padded_lines, padded_samples
 from rpucluster.kernels.cpu_random import bits_float, compiled, types
 from rpucluster.kernels.cpu_trains import INFINITY_BITS, peak_bits
 from rpucluster.kernels.cpu_wire import add_drops

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.kernels import cpu_lines, cpu_read, cpu_trains, cpu_update
+from rpucluster.kernels import cpu_lines, cpu_read, cpu_tile_trains, cpu_update
 from rpucluster.kernels.base import COLS, ROWS, Tiling
 from rpucluster.kernels.cpu_helpers import Helper, as_turns, equal_cuts, falling_cuts, waiting
 from rpucluster.kernels.cpu_turns import FOUND, all_done
@@ -44,7 +44,7 @@ class Threads:
         lr: Any, first_sample: int,
     ) -> tuple[int, int, float, bool]:  # fmt: skip
         """As `cpu_update.pulsed_update`."""
-        known = np.zeros((len(table), cpu_trains.KNOWN, len(x)), np.int64)
+        known = np.zeros((len(table), cpu_tile_trains.KNOWN, len(x)), np.int64)
         fixed = weights, hidden, lanes, table, keys, ints, floats
         if len(x) >= TRAIN_SAMPLES and _by_lines(table, len(x)):
             finite = bool(cpu_update.finite(x, d))
@@ -56,7 +56,7 @@ class Threads:
             finite, coincidences = all(found), int(turns[FOUND])
         if not finite:
             return 0, 0, 0.0, False
-        slots, expected = cpu_trains.totals(known)
+        slots, expected = cpu_tile_trains.totals(known)
         return slots, coincidences, expected, True
 
     def _update_tile(
@@ -64,10 +64,10 @@ class Threads:
         lr: Any, first_sample: int, t: int, known: Any,
     ) -> int:  # fmt: skip
         """Update one large tile, the trains of whose columns are made once; returns the coincidences."""
-        trains = cpu_trains.new_trains(table, t, ints, floats, len(x))
+        trains = cpu_tile_trains.new_trains(table, t, ints, floats, len(x))
 
         def columns(start: int, stop: int) -> tuple[int, int, Any]:
-            singles = cpu_trains.columns_apart(
+            singles = cpu_tile_trains.columns_apart(
                 table, keys, t, ints, floats, x, d, lr, first_sample, trains, start, stop, known
             )
             return start, stop, singles

@@ -17,22 +17,18 @@ from rpucluster.kernels.cpu_general import fire_listed, relax, update_whole_rows
 from rpucluster.kernels.cpu_hits import add_group, flush
 from rpucluster.kernels.cpu_random import borrowing, compiled, inlined, types
 from rpucluster.kernels.cpu_simd import list_places
-from rpucluster.kernels.cpu_trains import (
+from rpucluster.kernels.cpu_tile_trains import (
     FIRED,
-    INFINITY_BITS,
     KNOWN,
-    SIGN,
-    SLOTS,
     TRAINS,
     column_trains,
-    new_lines,
-    peak_bits,
     row_hits,
     row_trains,
     tile_trains,
     totals,
     with_own,
 )
+from rpucluster.kernels.cpu_trains import INFINITY_BITS, SIGN, SLOTS, new_lines, peak_bits
 from rpucluster.kernels.cpu_turns import finish, take
 from rpucluster.kernels.update_rule import DIFFUSION, GENERAL, HALF_SELECT, LIFETIME, PER_BATCH, RAISE_ONLY
 
