@@ -3,7 +3,7 @@
 import io
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,13 @@ def _sweep(axis: Axes, result: PanelResult) -> None:
     if panel.threshold is not None and panel.threshold.value is not None:
         at, told = factor * panel.threshold.value, _told(panel.threshold)
         marks.append(axis.axvline(at, color=REFERENCE, linestyle=":", linewidth=1.6, label=told))
+    points = [point for point in (*known, result.control) if point.records]
+    _error_axis(axis, points, [error for point in points for error in point.errors])
     if panel.scale == "log":
         axis.set_xscale("log")
-    _error_axis(axis, [point for point in (*known, result.control) if point.records])
+        swept = [factor * (point.point.value or 0.0) for point in known]
+        axis.set_xticks(swept, [f"{value:g}" for value in swept])
+        axis.set_xticks([], minor=True)
     axis.set_xlabel(panel.parameter + (" (%)" if panel.percent else ""))
     axis.legend(handles=marks, loc="best", title="0.3 % threshold", alignment="left")
 
@@ -116,7 +120,8 @@ def _by_epoch(axis: Axes, result: PanelResult) -> None:
     for i, point in enumerate(known):
         _curve(axis, point, CURVES[i % len(CURVES)], 1.2)
     _control_lines(axis, result, label=False)
-    _error_axis(axis, [point for point in (*known, result.control) if point.records])
+    points = [point for point in (*known, result.control) if point.records]
+    _error_axis(axis, points, [error for p in points for error in (*p.errors, *p.curve) if error is not None])
     axis.set_xlabel("epoch")
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
@@ -140,15 +145,15 @@ def _control_lines(axis: Axes, result: PanelResult, label: bool = True) -> None:
         axis.axhline(100 * (mean + above), color=CONTROL, linewidth=1, linestyle=style, label=name if label else None)
 
 
-def _error_axis(axis: Axes, points: Sequence[PointResult]) -> None:
-    """Logarithmic, since runs that fail stand beside differences of tenths of a percent."""
+def _error_axis(axis: Axes, points: Sequence[PointResult], errors: Iterable[float]) -> None:
+    """Logarithmic, since runs that fail stand beside differences of tenths of a percent; fits these errors."""
     references = [point.point.reference.value for point in points]
-    shown = [error for point in points for error in (*point.errors, *point.curve)] + references
-    errors = [100 * error for error in shown if error]
-    low, high = min(errors, default=1.0), max(errors, default=100.0)
+    shown = [100 * error for error in (*errors, *references) if error]
+    low, high = min(shown, default=1.0), max(shown, default=100.0)
     axis.set_yscale("log")
     axis.set_ylim(0.85 * low, min(110.0, 1.15 * high))
-    ticks = [t * 10.0**d for d in range(-2, 3) for t in (1, 1.5, 2, 3, 5) if 0.85 * low <= t * 10.0**d <= 1.15 * high]
+    finer = (1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 5, 6, 8) if high < 3 * low else (1, 1.5, 2, 3, 5)
+    ticks = [t * 10.0**d for d in range(-2, 3) for t in finer if 0.85 * low <= t * 10.0**d <= 1.15 * high]
     thinned = ticks if len(ticks) <= 8 else ticks[:: math.ceil(len(ticks) / 8)]
     axis.set_yticks(thinned, [f"{tick:g}" for tick in thinned])
     axis.minorticks_off()
