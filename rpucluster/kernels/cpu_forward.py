@@ -8,7 +8,6 @@ from rpucluster.kernels.cpu_apart import apart
 from rpucluster.kernels.cpu_product import SENT, eights_of
 from rpucluster.kernels.cpu_random import compiled, inlined, types
 from rpucluster.kernels.cpu_vector import (
-    fetch,
     load,
     load_first,
     load_sixteen,
@@ -181,21 +180,13 @@ def _four_by_eight(
 
 @inlined
 def _eight_by_one(w: Any, r: int, step: int, v: Any, b: int, cols: int, y: Any, o: int, first: bool) -> None:
-    """Eight rows, ``step`` apart, times one sample: as many sums as the processor has multiply-adds under way.
-
-    Asks for the eight rows behind them, which nothing else does in time where the tile fits the second-level cache.
-    """
+    """Eight rows, ``step`` apart, times one sample: as many sums as the processor has multiply-adds under way."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zeros()
     r1, r2, r3, r4 = r + step, r + 2 * step, r + 3 * step, r + 4 * step
     r5, r6, r7 = r + 5 * step, r + 6 * step, r + 7 * step
     whole = cols & ~7
     for j in range(0, whole, 8):
         x = load(v, b + j)
-        soon = r + 8 * (step + j)
-        fetch(w, soon)
-        fetch(w, soon + 16)
-        fetch(w, soon + 32)
-        fetch(w, soon + 48)
         a0, a1 = multiply_add(load(w, r + j), x, a0), multiply_add(load(w, r1 + j), x, a1)
         a2, a3 = multiply_add(load(w, r2 + j), x, a2), multiply_add(load(w, r3 + j), x, a3)
         a4, a5 = multiply_add(load(w, r4 + j), x, a4), multiply_add(load(w, r5 + j), x, a5)

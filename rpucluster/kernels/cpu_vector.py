@@ -97,21 +97,6 @@ def load(typingctx: Any, floats: Any, start: Any) -> Any:
 
 
 @intrinsic
-def fetch(typingctx: Any, floats: Any, start: Any) -> Any:
-    """Ask for the cache line of an element that will soon be read; it may lie behind the last."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        i32 = ir.IntType(32)
-        address = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
-        call = _declared(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [address, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
-        return context.get_dummy_value()
-
-    return types.void(_floats, types.int64), emit
-
-
-@intrinsic
 def load_first(typingctx: Any, floats: Any, start: Any, count: Any) -> Any:
     """As `load`, of ``count`` elements only, with zeros behind them."""
 
