@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def scores(name: str, samples: Any) -> tuple[Any, Any]:
     # the moments of rare coincidences are not normally distributed
     tested = moved & expected & ((p == 0) | (p * n * int(FILE["bit_length"]) > 100))
     z_mean = (mean - of["mean"])[tested] / np.hypot(se_mean, of["se_mean"])[tested]
-    z_var = (var - of["var"])[tested] / np.hypot(se_var, of["se_var"])[tested]
+    # of two values that are equally frequent, as where half of the devices are stuck, the first-order error is 0
+    second_order = math.sqrt(2) * np.hypot(var, of["var"]) / n
+    z_var = (var - of["var"])[tested] / np.maximum(np.hypot(se_var, of["se_var"]), second_order)[tested]
     return z_mean, z_var
 
 

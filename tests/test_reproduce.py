@@ -198,6 +198,21 @@ def test_ending_early_ends_the_processes(pictures: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_ends_the_runs_too(pictures: Path) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)  # and so an error that Python tells and ignores
+
+    events = in_processes(iter(trials(pictures, seeds=4)), 2)
+    next(events)
+    Finalised()
+    with pytest.raises(KeyboardInterrupt):
+        list(events)
+    assert multiprocessing.active_children() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: Captured, tmp_path: Path) -> None:
     """With a folder that vanishes between the check and the runs, every run fails with its own message."""
     pictures = write_mnist(tmp_path / "mnist", train=20, test=10)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rpucluster.cluster import Accelerator, Cluster
 from rpucluster.collective import cost
 from rpucluster.errors import InputError
-from rpucluster.program import Collective, Digital, Lines, Op, Program, Read, Rewrite, Update
+from rpucluster.program import Collective, Digital, Lines, Op, Program, Read, Rewrite, Send, Update
 from rpucluster.timeline import Energy, Timeline, replay
 from rpucluster.topology import Axis, Network
 from tests.ops import collective, digital, program, read, send
@@ -306,8 +306,23 @@ def test_any_program_keeps_the_rules(score: Program, contention: str, active: in
                     ):
                         apart = timeline.start_s[other.id] >= timeline.finish_s[op.id] - 1e-15
                         assert apart or timeline.start_s[op.id] >= timeline.finish_s[other.id] - 1e-15
-    # the critical path starts at 0, ends at the makespan and never goes back in time
+    # the critical path starts at 0, ends at the makespan and has no gap
     path = timeline.critical_path()
     assert timeline.start_s[path[0]] == 0.0
     assert timeline.finish_s[path[-1]] == timeline.makespan_s
-    assert all(timeline.start_s[a] <= timeline.start_s[b] for a, b in pairwise(path))
+    assert len(set(path)) == len(path)
+    for before, after in pairwise(path):
+        assert timeline.start_s[after] <= timeline.finish_s[before] + 1e-15
+        if not isinstance(score.ops[after], Collective | Send):
+            assert timeline.start_s[after] == timeline.finish_s[before]
+
+
+def test_a_transfer_sets_off_before_the_one_that_it_waits_for_on_its_way() -> None:
+    """On a ring of links of 1 us, 53 bytes from 1 to 3 wait until an all-reduce of 2 and 3 has left their second link,
+    and so set off at 2 us; 1000 bytes from 0 to 2 reach their second link, from 1 to 2, as these leave it."""
+    machine = cluster(contention="fifo")
+    timeline = replay(
+        program(collective(0, "all_reduce", [2, 3], 1000), send(1, 1, 3, 53), send(2, 0, 2, 1000)), machine
+    )
+    assert timeline.start_s == pytest.approx((0.0, 2000 * NS, 1053 * NS))
+    assert timeline.critical_path() == (0, 1, 2)

@@ -57,32 +57,35 @@ def in_processes(trials: Iterator[Trial], jobs: int) -> Generator[Event, None, N
     """Run trials in up to `jobs` processes at once; ending the iteration early ends the processes."""
     context = multiprocessing.get_context("spawn")  # a forked process would inherit the locks of this one's threads
     running: dict[Connection, tuple[Trial, Any]] = {}
-    try:
-        while True:
-            while len(running) < jobs and (trial := next(trials, None)) is not None:
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(trial, there), daemon=True)
-                with _undisturbed():
-                    process.start()
-                    there.close()  # so that the end of the process ends the pipe
-                    running[here] = (trial, process)
-                yield Started(trial=trial)
-            if not running:
-                return
-            for pipe in wait(list(running)):
-                assert isinstance(pipe, Connection)
-                trial, process = running[pipe]
-                event = _heard(pipe, trial, process)
-                if not isinstance(event, Advanced):
-                    del running[pipe]
-                    pipe.close()
-                    process.join()
-                yield event
-    finally:
-        for pipe, (_, process) in running.items():
-            process.kill()
-            process.join()
-            pipe.close()
+    with _interrupts() as heard:
+        try:
+            while True:
+                while len(running) < jobs and (trial := next(trials, None)) is not None:
+                    here, there = context.Pipe(duplex=False)
+                    process = context.Process(target=_child, args=(trial, there), daemon=True)
+                    with _undisturbed():
+                        process.start()
+                        there.close()  # so that the end of the process ends the pipe
+                        running[here] = (trial, process)
+                    yield Started(trial=trial)
+                if not running:
+                    return
+                for pipe in wait(list(running)):
+                    if heard:
+                        raise KeyboardInterrupt
+                    assert isinstance(pipe, Connection)
+                    trial, process = running[pipe]
+                    event = _heard(pipe, trial, process)
+                    if not isinstance(event, Advanced):
+                        del running[pipe]
+                        pipe.close()
+                        process.join()
+                    yield event
+        finally:
+            for pipe, (_, process) in running.items():
+                process.kill()
+                process.join()
+                pipe.close()
 
 
 def with_ray(trials: Iterator[Trial], jobs: int, address: str | None) -> Generator[Event, None, None]:
@@ -107,6 +110,26 @@ def with_ray(trials: Iterator[Trial], jobs: int, address: str | None) -> Generat
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Interrupts since the beginning.  They are raised as ever, but Python drops one that falls into a finaliser."""
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+
+    def hear(number: int, frame: Any) -> None:
+        heard.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
