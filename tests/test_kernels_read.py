@@ -86,7 +86,7 @@ def test_reads_agree_to_an_adc_step(
             tiles = -(-lines // (tile_cols if lines == cols else tile_rows))
             np.testing.assert_allclose(values, results[0][0], rtol=0, atol=exact * scale * tiles * 2**3)
             flipped = np.abs(values - results[0][0]) > 2e-5 * max(scale, 1)
-            assert flipped.mean() < 0.05
+            assert flipped.sum() <= 1 + 0.05 * flipped.size  # one in about a thousand flips, but there may be only ten
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
