@@ -82,6 +82,10 @@ class Accelerator(Spec):
     active_tiles: int = Field(default_factory=_default_active_tiles, ge=1)
     """Tiles that may work at once; an operation of more takes turns.  D: 50 give the paper's throughput."""
 
+    layer_streaming: bool = False
+    """Whether a layer begins with the first vector that the one before has finished, on the same accelerator, instead
+    of with the last.  U: the paper does not say; our assumption is the simpler machine."""
+
     forward_time: Seconds = Field("80 ns", gt=0, lt=math.inf, validate_default=True)
     """Integration time of a forward pass.  S."""
     backward_time: Seconds = Field("80 ns", gt=0, lt=math.inf, validate_default=True)

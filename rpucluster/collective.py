@@ -47,6 +47,8 @@ class CollectiveCost:
     """What one collective or one send costs when nothing else is on its links."""
 
     modelled_s: float
+    latency_s: float
+    """The part that does not depend on bandwidth."""
     link_bytes: Mapping[int, float]
     """Bytes on each link, by the number of the link."""
     steps: int
@@ -56,6 +58,11 @@ class CollectiveCost:
     algorithm: Algorithm | Literal["send"]
     holds: tuple[Hold, ...]
     """The links that no other transfer may use meanwhile; links without contention are not held."""
+
+    @property
+    def transfer_s(self) -> float:
+        """The part that depends on bandwidth."""
+        return self.modelled_s - self.latency_s
 
 
 def default_algorithm(members: Sequence[int], network: Network) -> Algorithm:
@@ -90,7 +97,7 @@ def cost(
     them).  Raises `InputError`.
     """
     chosen = default_algorithm(members, network) if algorithm == "auto" else algorithm
-    seconds, steps = 0.0, 0
+    seconds, latency, steps = 0.0, 0.0, 0
     link_bytes: dict[int, float] = {}
     legs: dict[tuple[int, int], tuple[Leg, ...]] = {}
     for repeats, sends in _rounds(kind, members, bytes_per_member, chosen):
@@ -103,12 +110,14 @@ def cost(
                 for link in links:
                     load[link] = load.get(link, 0.0) + nbytes
         seconds += repeats * max(_transfer_s(network, legs[s, d], nbytes, load) for s, d, nbytes in sends)
+        latency += repeats * max(_latency_s(network, legs[s, d]) for s, d, _ in sends)
         steps += repeats
         for link, nbytes in load.items():
             link_bytes[link] = link_bytes.get(link, 0.0) + repeats * nbytes
     held = [link for link in link_bytes if seconds > 0 and network.axis_of(link).contention == "fifo"]
     return CollectiveCost(
         modelled_s=seconds,
+        latency_s=latency,
         link_bytes=link_bytes,
         steps=steps,
         energy_J=_energy(network, link_bytes),
@@ -141,6 +150,7 @@ def send_cost(source: int, destination: int, nbytes: float, network: Network) ->
         flowing = 0.0 if stores else max(flowing, on_link)
     return CollectiveCost(
         modelled_s=head + flowing,
+        latency_s=_latency_s(network, legs),
         link_bytes=link_bytes,
         steps=1 if legs else 0,
         energy_J=_energy(network, link_bytes),
@@ -222,9 +232,13 @@ def _transfer_s(network: Network, legs: Sequence[Leg], nbytes: float, load: Mapp
             stored, flowing = stored + flowing + len(links) * own, 0.0
         else:
             flowing = max(flowing, own)
-        if axis.contention == "fifo":
+        if axis.contention != "none":
             wait = max(wait, max(load[link] - nbytes for link in links) / axis.bandwidth)
     return latency + stored + flowing + wait
+
+
+def _latency_s(network: Network, legs: Sequence[Leg]) -> float:
+    return math.fsum(len(links) * network.axis[k].latency for k, links in legs)
 
 
 def _energy(network: Network, link_bytes: Mapping[int, float]) -> float:

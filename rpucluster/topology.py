@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, model_validator
 
 from rpucluster.config import BytesPerSecond, JoulesPerByte, Seconds, Spec
 from rpucluster.errors import InputError
@@ -42,20 +42,13 @@ class Axis(Spec):
     """Whether a message flows through intermediate hops, paying its serialization once, or is received whole
     before each next hop, paying it at every one."""
 
-    contention: Literal["fifo", "none"] = "fifo"
-    """`fifo`: transfers that share a link follow one another; `none`: each sees the full link, for comparison
-    with simulators that know no contention."""
+    contention: Literal["fifo", "fair", "none"] = "fifo"
+    """`fifo`: transfers that share a link follow one another; `fair`: they share its bandwidth, max-min; `none`: each
+    sees the full link, for comparison with simulators that know no contention."""
 
     energy_per_byte: JoulesPerByte = Field(default="40 pJ/B", ge=0, lt=math.inf, validate_default=True)
     """For each byte on each link, J/B.  The paper says nothing of links (U); 5 pJ per bit is the order of
     magnitude of a serial link on a board and our assumption."""
-
-    @field_validator("contention", mode="before")
-    @classmethod
-    def _fair_is_not_built(cls, value: object) -> object:
-        if value == "fair":
-            raise ValueError('"fair" is not available; write "fifo" or "none"')
-        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

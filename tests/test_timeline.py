@@ -75,20 +75,27 @@ def test_a_step_of_every_kind_of_operation() -> None:
     assert timeline.critical_path() == (0, 1, 2, 3, 4, 5, 6)
 
 
-def test_what_shares_arrays_or_digital_units_goes_in_program_order() -> None:
+def test_what_shares_arrays_goes_in_program_order_and_digital_units_serve_who_is_ready() -> None:
     timeline = replay(
         program(
             read(0, 0),
             read(1, 0),  # the same layer: after 0
             read(2, 0, layer=1),  # another layer: at once
             digital(3, 0, 50, [1]),
-            digital(4, 0, 10),  # has no dependency, but 3 was issued before it
+            digital(4, 0, 10),  # has no dependency, so it does not wait for 3
             read(5, 1),  # another accelerator
+            digital(6, 0, 20, [2]),
+            digital(7, 0, 20, [2]),  # ready like 6: after it, by id
         ),
         cluster(),
     )
-    assert log(timeline) == [(0, 80), (80, 160), (0, 80), (160, 210), (210, 220), (0, 80)]
-    assert timeline.causes == (-1, 0, -1, 1, 3, -1)
+    assert log(timeline) == [
+        (0, 80), (80, 160), (0, 80), (160, 210), (0, 10), (0, 80), (80, 100), (100, 120),
+    ]  # fmt: skip
+    assert timeline.causes == (-1, 0, -1, 1, -1, -1, 2, 6)
+    assert timeline.reasons == (
+        "start", "arrays", "start", "dependency", "start", "start", "dependency", "digital",
+    )  # fmt: skip
 
 
 def test_layers_take_turns_where_not_all_tiles_may_be_active() -> None:
@@ -292,6 +299,8 @@ def test_any_program_keeps_the_rules(score: Program, contention: str, active: in
         if isinstance(op, Read | Digital):
             turns.setdefault((op.accelerator, type(op), getattr(op, "layer", 0)), []).append(op.id)
     for ids in turns.values():
+        if isinstance(score.ops[ids[0]], Digital):
+            ids.sort(key=lambda op: (timeline.start_s[op], timeline.finish_s[op]))
         for before, after in pairwise(ids):
             assert timeline.start_s[after] >= timeline.finish_s[before] - 1e-15
     if contention == "fifo":

@@ -164,8 +164,8 @@ BOARD = {"name": "board", "kind": "ring", "size": 4, "bandwidth": "50 GB/s", "la
         ({"latency": "inf s"}, "[axis #1] latency = Infinity: input should be less than inf"),
         ({"bandwidth": "0 B/s"}, "[axis #1] bandwidth = 0.0: input should be greater than 0"),
         (
-            {"contention": "fair"},
-            '[axis #1] contention: "fair" is not available; write "fifo" or "none"',
+            {"contention": "shared"},
+            "[axis #1] contention = \"shared\": input should be 'fifo', 'fair' or 'none'",
         ),
         (
             {"name": "a.b"},
