@@ -1,5 +1,6 @@
 """Operations and programs written by hand, for tests of what times and sums them."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,3 +70,24 @@ def collective(
 def program(*ops: Op) -> Program:
     accelerators = sorted({accelerator for op in ops for accelerator in op.accelerators})
     return Program(ops=ops, accelerators=tuple(accelerators), samples=1, microbatches=1, minibatch=1)
+
+
+def random_program(seed: int, count: int) -> Program:
+    """Operations of all kinds on four accelerators, with up to two dependencies each among the twelve before."""
+    draw = random.Random(seed)
+    ops: list[Op] = []
+    for i in range(count):
+        deps = sorted({draw.randrange(max(0, i - 12), i) for _ in range(draw.randrange(3))}) if i else []
+        a, b = draw.randrange(4), draw.randrange(4)
+        match draw.randrange(4):
+            case 0:
+                keys: dict[str, Any] = {"layer": b, "tiles": 1 + b, "additions": draw.choice([0, 50])}
+                ops.append(read(i, a, deps, vectors=draw.choice([1, 4]), **keys))
+            case 1:
+                ops.append(digital(i, a, 25 * b, deps))
+            case 2:
+                ops.append(send(i, a, b, draw.choice([0, 100, draw.randrange(2000)]), deps))
+            case _:
+                ops.append(collective(i, "all_reduce", sorted({a, b}), draw.choice([0, 1000]), deps))
+    everyone = tuple(range(4))
+    return Program(ops=tuple(ops), accelerators=everyone, samples=4, microbatches=1, minibatch=4)

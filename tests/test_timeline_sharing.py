@@ -12,7 +12,7 @@ from rpucluster.cluster import Accelerator, Cluster
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send
 from rpucluster.timeline import Timeline, arrange, replay
 from rpucluster.topology import Axis, Network
-from tests.ops import collective, digital, program, read, send
+from tests.ops import collective, digital, program, random_program, read, send
 
 NS = 1e-9
 
@@ -145,26 +145,6 @@ def test_a_stream_ends_at_the_edge_of_its_accelerator() -> None:
 
 
 # --- the compiled loop ---
-
-
-def random_program(seed: int, count: int) -> Program:
-    draw = random.Random(seed)
-    ops: list[Op] = []
-    for i in range(count):
-        deps = sorted({draw.randrange(max(0, i - 12), i) for _ in range(draw.randrange(3))}) if i else []
-        a, b = draw.randrange(4), draw.randrange(4)
-        match draw.randrange(4):
-            case 0:
-                keys: dict[str, Any] = {"layer": b, "tiles": 1 + b, "additions": draw.choice([0, 50])}
-                ops.append(read(i, a, deps, vectors=draw.choice([1, 4]), **keys))
-            case 1:
-                ops.append(digital(i, a, 25 * b, deps))
-            case 2:
-                ops.append(send(i, a, b, draw.choice([0, 100, draw.randrange(2000)]), deps))
-            case _:
-                ops.append(collective(i, "all_reduce", sorted({a, b}), draw.choice([0, 1000]), deps))
-    everyone = tuple(range(4))
-    return Program(ops=tuple(ops), accelerators=everyone, samples=4, microbatches=1, minibatch=4)
 
 
 @pytest.mark.parametrize("contention", ["fifo", "fair", "none"])
