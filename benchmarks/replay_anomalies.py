@@ -8,7 +8,6 @@ anomalies, 1969).  Replays random programs of 60 operations with and without one
 replay_anomalies.md beside this file.
 """
 
-import random
 import sys
 from pathlib import Path
 from typing import Any

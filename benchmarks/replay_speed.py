@@ -19,6 +19,7 @@ from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.timeline import arrange, replay
 
+
 def deep(layers: int) -> str:
     """The sizes of a network of so many layers."""
     return json.dumps([64, *[64] * (layers - 1), 10])
@@ -71,17 +72,17 @@ def measure(changes: dict[str, Any]) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """As Markdown."""
     lines = [
-        "| grown | accelerators | layers | microbatches | operations | lower s | arrange s | replay s | Mop/s replayed |"
-        " with arranging |",
+        "| grown | accelerators | layers | microbatches | operations | lower s | arrange s | replay s | Mop/s replayed "
+        "| with arranging |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['grown']} | {row['accelerators']} | {row['layers']} | {row['microbatches']} | "
-            f"{row['operations']:,} | {row['lower_wall_s']:.2f} | {row['arrange_wall_s']:.3f} | "
-            f"{row['replay_wall_s']:.4f} | {row['replayed_per_s'] / 1e6:.2f} | "
-            f"{row['arranged_and_replayed_per_s'] / 1e6:.2f} |"
-        )
+    lines += [
+        f"| {row['grown']} | {row['accelerators']} | {row['layers']} | {row['microbatches']} | "
+        f"{row['operations']:,} | {row['lower_wall_s']:.2f} | {row['arrange_wall_s']:.3f} | "
+        f"{row['replay_wall_s']:.4f} | {row['replayed_per_s'] / 1e6:.2f} | "
+        f"{row['arranged_and_replayed_per_s'] / 1e6:.2f} |"
+        for row in rows
+    ]
     return lines
 
 
