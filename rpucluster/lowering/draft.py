@@ -22,7 +22,7 @@ class Draft:
         self.microbatches, self.vectors, self.replicas = microbatches, vectors, replicas
         self.ops: list[Op] = []
         self.maker: dict[Value, int] = {}
-        self.touched: dict[tuple[int, int], list[int]] = {}  # (layer, accelerator) -> its reads in this step
+        self.touched: dict[tuple[int, int], list[int]] = {}  # (layer, accelerator) -> its reads since its last update
 
     def add(self, op: Op) -> int:
         """Append an operation, whose id is `next_id`; returns it."""

@@ -1,8 +1,9 @@
-"""What computes: a stage's reads of its tiles and the digital work between them, forward and backward."""
+"""What computes: the reads of a run of layers and the digital work between them, forward and backward."""
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
-from rpucluster.lowering.draft import Draft, block_of, length, lines_of
+from rpucluster.lowering.draft import WHOLE_MINIBATCH, Draft, block_of, length, lines_of
 from rpucluster.lowering.moves import all_reduce, deliver, gather
 from rpucluster.partitioner import LayerPlan, Range, covers
 from rpucluster.program import Digital, DigitalKind, Direction, Read
@@ -11,9 +12,9 @@ LOSS_OPERATIONS: Final = 4
 """Digital operations per output of softmax and cross-entropy: exponential, sum, division, difference."""
 
 
-def forward_stage(draft: Draft, replica: int, stage: int, microbatch: int) -> None:
-    """Pass a microbatch through the layers of a stage, and score it behind the last layer."""
-    for layer in draft.plan.stage_layers(stage):
+def forward_run(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbatch: int) -> None:
+    """Pass a microbatch through a run of layers, and score it behind the last layer of all."""
+    for layer in layers:
         if layer.layer > 0:
             deliver(draft, "activation", draft.plan.layers[layer.layer - 1], layer, replica, microbatch)
         _forward_layer(draft, layer, replica, microbatch)
@@ -21,9 +22,9 @@ def forward_stage(draft: Draft, replica: int, stage: int, microbatch: int) -> No
             _loss(draft, layer, replica, microbatch)
 
 
-def backward_stage(draft: Draft, replica: int, stage: int, microbatch: int) -> None:
-    """Pass the errors of a microbatch back through the layers of a stage."""
-    for layer in reversed(draft.plan.stage_layers(stage)):
+def backward_run(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbatch: int) -> None:
+    """Pass the errors of a microbatch back through a run of layers."""
+    for layer in reversed(layers):
         if layer.layer < len(draft.plan.layers) - 1:
             deliver(draft, "error", draft.plan.layers[layer.layer + 1], layer, replica, microbatch)
             _derivative(draft, layer, replica, microbatch)
@@ -44,7 +45,7 @@ def digital(
     operations: int,
     deps: tuple[int, ...],
     makes: str | None = None,
-) -> None:
+) -> int:
     """Work of the digital units, which may make a value of the layer."""
     op = draft.add(
         Digital(
@@ -59,6 +60,7 @@ def digital(
     )
     if makes is not None:
         draft.maker[(makes, layer.layer, microbatch, accelerator)] = op
+    return op
 
 
 def _forward_layer(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
@@ -77,7 +79,9 @@ def _forward_layer(draft: Draft, layer: LayerPlan, replica: int, microbatch: int
             accelerator,
             microbatch,
             operations=draft.vectors * length(layer.gives[rank]) * per_output,
-            deps=draft.made(("out", layer.layer, microbatch, accelerator)),
+            deps=draft.made(
+                ("out", layer.layer, microbatch, accelerator), ("biases", layer.layer, WHOLE_MINIBATCH, accelerator)
+            ),
             makes="activation",
         )
 
@@ -121,11 +125,12 @@ def _read(draft: Draft, direction: Direction, layer: LayerPlan, rank: int, accel
     across, down = lines_of(block)
     forward = direction == "forward"
     grid_rows, grid_cols = length(block.tile_rows), length(block.tile_cols)
+    weights = ("weights", layer.layer, WHOLE_MINIBATCH, accelerator)
     if forward:
-        deps = draft.made(("activation", layer.layer - 1, microbatch, accelerator))
+        deps = draft.made(("activation", layer.layer - 1, microbatch, accelerator), weights)
         additions = (grid_cols - 1) * length(block.rows)
     else:
-        deps = draft.made(("delta", layer.layer, microbatch, accelerator))
+        deps = draft.made(("delta", layer.layer, microbatch, accelerator), weights)
         additions = (grid_rows - 1) * length(block.cols)
     op = draft.add(
         Read(

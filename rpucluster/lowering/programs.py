@@ -3,8 +3,8 @@
 from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.lowering.draft import Draft
-from rpucluster.lowering.passes import backward_stage, forward_stage
-from rpucluster.lowering.updates import average_shard, update_all
+from rpucluster.lowering.passes import backward_run, forward_run
+from rpucluster.lowering.updates import average_shard, update
 from rpucluster.partitioner import Plan
 from rpucluster.program import Program, Purpose
 from rpucluster.schedule import interleave
@@ -13,9 +13,10 @@ from rpucluster.schedule import interleave
 def lower(plan: Plan, job: Job, purpose: Purpose = "train", batch: int | None = None) -> Program:
     """Write the program of one training step, of one evaluation batch, or of one averaging of the replicas.
 
-    ``"train"`` follows ``[parallel] schedule`` and ends with the updates (all-gathering the factors of all
-    replicas first under ``data_sync = "factors"``); ``"evaluate"`` is a forward pass of `batch` samples through
-    replica 0; ``"average"`` reads all weights out, averages them over the replicas and programs them back.
+    ``"train"`` follows ``[parallel] schedule`` and ends with the updates, of which ``"async"`` has one after each
+    backward; under ``data_sync = "factors"`` each comes after an all-gather of the factors of all replicas.
+    ``"evaluate"`` is a forward pass of `batch` samples through replica 0; ``"average"`` reads all weights out,
+    averages them over the replicas and programs them back.
     """
     if purpose == "average":
         return _average(plan, job)
@@ -27,20 +28,26 @@ def lower(plan: Plan, job: Job, purpose: Purpose = "train", batch: int | None = 
 def _train(plan: Plan, job: Job) -> Program:
     microbatches = job.train.minibatch // job.train.microbatch
     draft = Draft(plan, job, "train", microbatches, job.train.microbatch, range(plan.data))
-    for replica in draft.replicas:
-        for action, stage, microbatch in interleave(job.parallel.schedule, plan.pipeline, microbatches):
-            if action == "forward":
-                forward_stage(draft, replica, stage, microbatch)
+    schedule = job.parallel.schedule
+    chunks = [[plan.chunk_layers(s, k) for k in range(plan.virtual_stages)] for s in range(plan.pipeline)]
+    for turn in interleave(schedule, plan.pipeline, microbatches, plan.virtual_stages):
+        layers = chunks[turn.stage][turn.chunk]
+        if turn.action == "update":
+            update(draft, layers, turn.microbatch)
+            continue
+        for replica in draft.replicas:
+            if turn.action == "forward":
+                forward_run(draft, layers, replica, turn.microbatch)
             else:
-                backward_stage(draft, replica, stage, microbatch)
-    update_all(draft)
+                backward_run(draft, layers, replica, turn.microbatch)
+    if schedule != "async":
+        update(draft, plan.layers)
     return draft.finish()
 
 
 def _evaluate(plan: Plan, job: Job, batch: int) -> Program:
     draft = Draft(plan, job, "evaluate", 1, batch, range(1))
-    for stage in range(plan.pipeline):
-        forward_stage(draft, 0, stage, 0)
+    forward_run(draft, plan.layers, 0, 0)
     return draft.finish()
 
 

@@ -1,5 +1,6 @@
 """What changes weights: updates, with the gathers of factors before them, and averaging."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from rpucluster.algorithms import Work
@@ -9,19 +10,20 @@ from rpucluster.partitioner import Block, LayerPlan
 from rpucluster.program import Collective, Lines, Rewrite, Update
 
 
-def update_all(draft: Draft) -> None:
-    """Update every shard once its errors and activations are there, the last layer first."""
+def update(draft: Draft, layers: Sequence[LayerPlan], microbatch: int = WHOLE_MINIBATCH) -> None:
+    """Update the shards of a run of layers by a microbatch, or by all, on every replica, the last layer first."""
+    microbatches = range(draft.microbatches) if microbatch == WHOLE_MINIBATCH else [microbatch]
     factors = draft.plan.data > 1 and draft.job.parallel.data_sync == "factors"
-    samples = draft.vectors * draft.microbatches * (draft.plan.data if factors else 1)
-    for layer in reversed(draft.plan.layers):
+    samples = draft.vectors * len(microbatches) * (draft.plan.data if factors else 1)
+    for layer in reversed(layers):
         for rank in layer.holders:
             members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
-            waits = {member: _factor_makers(draft, layer, member) for member in members}
+            waits = {member: _factor_makers(draft, layer, member, microbatches) for member in members}
             if factors:
-                gathered = _gather_factors(draft, layer, rank, members, waits)
+                gathered = _gather_factors(draft, layer, rank, members, microbatch, waits)
                 waits = {member: (gathered, *draft.touched[(layer.layer, member)]) for member in members}
             for member in members:
-                _update(draft, layer, rank, member, samples, waits[member])
+                _update(draft, layer, rank, member, microbatch, samples, waits[member])
 
 
 def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
@@ -64,40 +66,49 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
         rewrite("program", member, (reduced,))
 
 
-def _factor_makers(draft: Draft, layer: LayerPlan, accelerator: int) -> tuple[int, ...]:
-    values = [("delta", layer.layer, m, accelerator) for m in range(draft.microbatches)]
-    values += [("activation", layer.layer - 1, m, accelerator) for m in range(draft.microbatches)]
-    made = {draft.maker[value] for value in values if value in draft.maker}
-    return tuple(sorted(made.union(draft.touched[(layer.layer, accelerator)])))
+def _factor_makers(draft: Draft, layer: LayerPlan, accelerator: int, microbatches: Sequence[int]) -> tuple[int, ...]:
+    values = [("delta", layer.layer, m, accelerator) for m in microbatches]
+    values += [("activation", layer.layer - 1, m, accelerator) for m in microbatches]
+    return tuple(sorted({*draft.made(*values), *draft.touched[(layer.layer, accelerator)]}))
 
 
 def _gather_factors(
-    draft: Draft, layer: LayerPlan, rank: int, members: tuple[int, ...], waits: dict[int, tuple[int, ...]]
+    draft: Draft,
+    layer: LayerPlan,
+    rank: int,
+    members: tuple[int, ...],
+    microbatch: int,
+    waits: dict[int, tuple[int, ...]],
 ) -> int:
     width = length(layer.needs[rank]) + length(layer.gives[rank])
+    vectors = draft.vectors * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
     return draft.add(
         Collective(
             id=draft.next_id,
             kind="all_gather",
             members=members,
-            elements=(draft.vectors * draft.microbatches * width,) * len(members),
+            elements=(vectors * width,) * len(members),
             word_bits=draft.job.words.factor_bits,
             payload="factors",
             layer=layer.layer,
-            microbatch=WHOLE_MINIBATCH,
+            microbatch=microbatch,
             deps=tuple(sorted({dep for wait in waits.values() for dep in wait})),
         )
     )
 
 
-def _update(draft: Draft, layer: LayerPlan, rank: int, accelerator: int, samples: int, deps: tuple[int, ...]) -> None:
+def _update(
+    draft: Draft, layer: LayerPlan, rank: int, accelerator: int, microbatch: int, samples: int, deps: tuple[int, ...]
+) -> None:
     block = block_of(layer, rank)
     work = draft.job.algorithm_of(layer.layer).work(samples)
-    draft.add(
+    place = (layer.layer, WHOLE_MINIBATCH, accelerator)
+    draft.maker[("weights", *place)] = draft.add(
         Update(
             id=draft.next_id,
             accelerator=accelerator,
             layer=layer.layer,
+            microbatch=microbatch,
             samples=samples,
             tiles=block.tiles,
             cells=block.cells,
@@ -111,7 +122,10 @@ def _update(draft: Draft, layer: LayerPlan, rank: int, accelerator: int, samples
     )
     if draft.job.network.layers[layer.layer].bias == "digital":
         operations = samples * length(block.rows)
-        digital(draft, "bias", layer, accelerator, WHOLE_MINIBATCH, operations=operations, deps=deps)
+        draft.maker[("biases", *place)] = digital(
+            draft, "bias", layer, accelerator, microbatch, operations=operations, deps=deps
+        )
+    draft.touched[(layer.layer, accelerator)] = []
 
 
 def _lines_alone(work: Work, block: Block, tallest: int) -> Lines | None:
