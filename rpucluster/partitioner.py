@@ -2,7 +2,8 @@
 
 A layer's array is cut into tiles once, by the tile size alone.  Tensor parallelism gives each rank a block of
 tile rows (``output`` split) or tile columns (``input`` split) of a layer, pipeline parallelism gives each stage
-a run of layers, data parallelism copies everything.  A plan is that assignment and nothing more.
+a run of layers, or several in turn under an interleaved schedule, data parallelism copies everything.  A plan is
+that assignment and nothing more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,8 @@ class LayerPlan:
     layer: int
     name: str
     stage: int
+    chunk: int = 0
+    """Which of the stage's runs of layers it belongs to; only an interleaved schedule has several."""
     split: Split
     inputs: int
     outputs: int
@@ -107,6 +110,8 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     tensor: int
     pipeline: int
+    virtual_stages: int = 1
+    """Runs of layers on each stage: run k * pipeline + s is chunk k of stage s."""
     data: int
     placement: tuple[str, ...]
     tile_rows: int
@@ -137,7 +142,12 @@ class Plan:
                     yield replica, stage, rank, self.accelerator(replica, stage, rank)
 
     def stage_layers(self, stage: int) -> tuple[LayerPlan, ...]:
+        """All layers of a stage."""
         return tuple(layer for layer in self.layers if layer.stage == stage)
+
+    def chunk_layers(self, stage: int, chunk: int) -> tuple[LayerPlan, ...]:
+        """One run of layers."""
+        return tuple(layer for layer in self.layers if (layer.stage, layer.chunk) == (stage, chunk))
 
     def shards(self) -> Iterator[Shard]:
         """Every block of every replica at its place."""
@@ -176,23 +186,20 @@ def partition(job: Job, cluster: Cluster) -> Plan:
             f"{wanted} accelerators but {cluster.name} has {cluster.accelerators}; lower one of them or raise "
             f"[network.axis] size"
         )
-    if parallel.pipeline > len(layers):
-        raise PlanError(
-            f"[parallel] pipeline = {parallel.pipeline} but the network has {len(layers)} layers; "
-            f"write at most {len(layers)}"
-        )
+    _check_pipeline(job, len(layers))
     grids = [(_ceil(la.rows, chip.tile_rows), _ceil(la.cols, chip.tile_cols)) for la in layers]
     if parallel.tensor > 1 and all(grid == (1, 1) for grid in grids):
         raise PlanError(
             f"[parallel] tensor = {parallel.tensor} but every layer fits one {chip.tile_rows} x "
             f"{chip.tile_cols} tile, so none can be split; write 1 or lower [accelerator] tile_rows and tile_cols"
         )
-    stages = _balance(grids, job, cluster)
-    candidates = [_candidates(i, layer, stages[i], grids[i], job, cluster) for i, layer in enumerate(layers)]
+    runs = _balance(grids, job, cluster)
+    candidates = [_candidates(i, layer, runs[i], grids[i], job, cluster) for i, layer in enumerate(layers)]
     plan = Plan(
         layers=tuple(_cheapest(candidates, job)),
         tensor=parallel.tensor,
         pipeline=parallel.pipeline,
+        virtual_stages=parallel.virtual_stages,
         data=parallel.data,
         placement=tuple(parallel.placement),
         tile_rows=chip.tile_rows,
@@ -202,6 +209,29 @@ def partition(job: Job, cluster: Cluster) -> Plan:
     )
     _check_capacity(plan, cluster)
     return plan
+
+
+def _check_pipeline(job: Job, layers: int) -> None:
+    parallel, train = job.parallel, job.train
+    if parallel.schedule != "interleaved":
+        if parallel.pipeline > layers:
+            raise PlanError(
+                f"[parallel] pipeline = {parallel.pipeline} but the network has {layers} layers; write at most {layers}"
+            )
+        return
+    runs = parallel.pipeline * parallel.virtual_stages
+    if runs > layers:
+        raise PlanError(
+            f"[parallel] pipeline {parallel.pipeline} x virtual_stages {parallel.virtual_stages} takes {runs} layers "
+            f"but the network has {layers}; lower one of them"
+        )
+    microbatches = train.minibatch // train.microbatch
+    if microbatches % parallel.pipeline:
+        raise PlanError(
+            f"[train] minibatch {train.minibatch} in microbatches of {train.microbatch} are {microbatches}, which "
+            f'[parallel] schedule = "interleaved" needs to be a multiple of pipeline = {parallel.pipeline}; change '
+            f"minibatch or microbatch"
+        )
 
 
 def _check_capacity(plan: Plan, cluster: Cluster) -> None:
@@ -225,20 +255,21 @@ def covers(have: Sequence[Range | None], need: Sequence[Range | None]) -> bool:
 
 
 def _candidates(
-    index: int, layer: DenseLayer, stage: int, grid: tuple[int, int], job: Job, cluster: Cluster
+    index: int, layer: DenseLayer, run: int, grid: tuple[int, int], job: Job, cluster: Cluster
 ) -> list[LayerPlan]:
     """The layer under each split that is asked for; under ``auto``, those that use the most ranks."""
     asked = job.parallel.tensor_split if layer.tensor_split is None else layer.tensor_split
     splits: tuple[Split, ...] = ("output", "input") if asked == "auto" else (asked,)
-    plans = [_layer_plan(index, layer, stage, grid, split, job, cluster) for split in splits]
+    plans = [_layer_plan(index, layer, run, grid, split, job, cluster) for split in splits]
     most = max(len(plan.holders) for plan in plans)
     return [plan for plan in plans if len(plan.holders) == most]
 
 
 def _layer_plan(
-    index: int, layer: DenseLayer, stage: int, grid: tuple[int, int], split: Split, job: Job, cluster: Cluster
+    index: int, layer: DenseLayer, run: int, grid: tuple[int, int], split: Split, job: Job, cluster: Cluster
 ) -> LayerPlan:
     chip = cluster.accelerator
+    chunk, stage = divmod(run, job.parallel.pipeline)
     blocks: list[Block | None] = []
     for share in _shares(grid[0] if split == "output" else grid[1], job.parallel.tensor):
         if share[0] == share[1]:
@@ -257,6 +288,7 @@ def _layer_plan(
         layer=index,
         name=layer.name,
         stage=stage,
+        chunk=chunk,
         split=split,
         inputs=layer.inputs,
         outputs=layer.outputs,
@@ -281,13 +313,14 @@ def _shares(tiles: int, ranks: int) -> list[Range]:
 
 
 def _balance(grids: Sequence[tuple[int, int]], job: Job, cluster: Cluster) -> list[int]:
-    """Cut the layers into runs so that the slowest stage is as quick as can be, then the fullest as empty.
+    """Cut the layers into runs so that the slowest is as quick as can be, then the fullest as empty; which run each
+    layer is in.
 
     A layer takes one pass forward, one backward (not the first: nothing is behind it) and one update per
     sample, whatever its size; arrays do not slow down with their size, only with their number of waves.
     """
     chip = cluster.accelerator
-    stages = job.parallel.pipeline
+    runs = job.parallel.pipeline * job.parallel.virtual_stages
     update = chip.update_phases * job.update.bit_length * chip.pulse_width
     costs = []
     for i, grid in enumerate(grids):
@@ -303,11 +336,11 @@ def _balance(grids: Sequence[tuple[int, int]], job: Job, cluster: Cluster) -> li
         # rounded, so that equal loads compare equal whatever the order of their sum
         return round((before[stop][0] - before[start][0]) * 1e15), before[stop][1] - before[start][1]
 
-    # best[k][j]: the smallest (slowest, fullest) over ways to cut the first j layers into k stages, and its last cut
+    # best[k][j]: the smallest (slowest, fullest) over ways to cut the first j layers into k runs, and its last cut
     best: list[dict[int, tuple[tuple[float, int], int]]] = [{0: ((0.0, 0), 0)}]
-    for k in range(1, stages + 1):
+    for k in range(1, runs + 1):
         row: dict[int, tuple[tuple[float, int], int]] = {}
-        for j in range(k, count - (stages - k) + 1):
+        for j in range(k, count - (runs - k) + 1):
             options = []
             for i, (worst, _) in best[k - 1].items():
                 if i < j:
@@ -317,7 +350,7 @@ def _balance(grids: Sequence[tuple[int, int]], job: Job, cluster: Cluster) -> li
         best.append(row)
     owner = [0] * count
     stop = count
-    for k in range(stages, 0, -1):
+    for k in range(runs, 0, -1):
         start = best[k][stop][1]
         owner[start:stop] = [k - 1] * (stop - start)
         stop = start

@@ -95,12 +95,15 @@ class Payloads:
             bias[:] = self._values.array(_mean([pair[1] for pair in ordered]))
 
     def _factors(self, op: Collective, member: int) -> tuple[Array, Array]:
-        """A replica's x, without the bias line, and errors: views of (minibatch, inputs) and (minibatch, outputs).
+        """A replica's x, without the bias line, and errors: views of (samples, inputs) and (samples, outputs).
 
-        Replicas lie in order, so that an update runs through its samples in global order.
+        Of the minibatch or of a microbatch.  Replicas lie in order, so that an update runs through its samples in
+        global order.
         """
-        size = self._tape.minibatch
-        first, needs = op.members.index(member) * size, self._shard(op.layer).needs
+        first, size = op.members.index(member) * self._tape.minibatch, self._tape.minibatch
+        if op.microbatch >= 0:
+            first, size = first + op.microbatch * self._tape.vectors, self._tape.vectors
+        needs = self._shard(op.layer).needs
         x = self._values.view(self._tape.factor("x", op.layer, first, size, needs))
         return x, self._values.view(self._tape.factor("delta", op.layer, first, size))
 

@@ -70,7 +70,7 @@ class Digital(_OnOne):
 
     @property
     def label(self) -> str:
-        return f"{self.kind} L{self.layer} m{self.microbatch}"
+        return f"{self.kind} L{self.layer}{_microbatch(self.microbatch)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,8 @@ class Update(_OnOne):
     id: int
     accelerator: int
     layer: int
+    microbatch: int = -1
+    """-1 for the whole minibatch."""
     samples: int
     tiles: int
     cells: int
@@ -133,7 +135,7 @@ class Update(_OnOne):
 
     @property
     def label(self) -> str:
-        return f"update L{self.layer}"
+        return f"update L{self.layer}{_microbatch(self.microbatch)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

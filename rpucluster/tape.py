@@ -124,7 +124,9 @@ def write(
     one that counts loss and hits.
     """
     training = program.purpose == "train"
-    samples = next((op.samples for op in program.issued_by(number) if isinstance(op, Update)), program.minibatch)
+    issued = program.issued_by(number)
+    shared = any(isinstance(op, Collective) and op.payload == "factors" for op in issued)
+    samples = program.samples if shared else program.minibatch
     tape = Tape(
         rows=np.empty((0, step.TAPE_COLUMNS), np.int64),
         windows=[],
@@ -133,7 +135,7 @@ def write(
         fixed=0,
         vectors=program.minibatch // program.microbatches,
         minibatch=program.minibatch,
-        own=replica * program.minibatch if samples > program.minibatch else 0,
+        own=replica * program.minibatch if shared else 0,
         _buffers={},
     )
     offset = replica * program.minibatch if training else 0
@@ -240,11 +242,9 @@ class _Writer:
             case Digital(kind="derivative"):
                 self._derive(op)
             case Digital():
-                errors = self.tape.factor("delta", op.layer, 0, self.samples)
-                self._row(step.BIAS, op, errors)
+                self._change(step.BIAS, op, "delta")
             case Update():
-                x, delta = (self.tape.factor(name, op.layer, 0, self.samples) for name in _FACTORS)
-                self._row(step.UPDATE, op, x, delta)
+                self._change(step.UPDATE, op, *_FACTORS)
             case Collective(payload="partial_error"):
                 self._error(op, op.layer - 1, op.microbatch)
             case Rewrite() | Collective() | Send():
@@ -273,10 +273,26 @@ class _Writer:
         values = [self.tape.window(name, op.layer, op.microbatch, span) for name in ("activation", "error", "delta")]
         self._row(step.DERIVE, op, *values)
 
-    def _row(self, code: int, op: Read | Digital | Update | Collective, *windows: Window, mode: int = 0) -> None:
-        if isinstance(op, Update) or op.microbatch < 0:  # the whole minibatch, of all replicas if they share factors
-            sample = self.offset if self.samples == self.program.minibatch else 0
-        else:
+    def _change(self, code: int, op: Digital | Update, *names: str) -> None:
+        """Rows that change weights or biases by factors: one row for samples that follow each other."""
+        minibatch, vectors = self.program.minibatch, self.tape.vectors
+        if op.microbatch < 0:
+            parts = [(0, self.samples)]
+        else:  # of each replica whose factors are here
+            parts = [(first + op.microbatch * vectors, vectors) for first in range(0, self.samples, minibatch)]
+        for first, count in parts:
+            windows = [self.tape.factor(name, op.layer, first, count) for name in names]
+            self._row(code, op, *windows, sample=first + self.offset - self.tape.own)
+
+    def _row(
+        self,
+        code: int,
+        op: Read | Digital | Update | Collective,
+        *windows: Window,
+        mode: int = 0,
+        sample: int | None = None,
+    ) -> None:
+        if sample is None:
             sample = self.offset + op.microbatch * self.tape.vectors
         first, last, slot = windows[0], windows[-1], self.shards[op.layer].slot
         row = [code, op.id, slot, first.vectors, last.width, sample, mode]

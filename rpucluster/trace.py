@@ -8,7 +8,7 @@ two transfers) get further lanes.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from rpucluster.program import Collective, Op, Rewrite, Send, Update, kind_of
+from rpucluster.program import Collective, Op, Rewrite, Send, kind_of
 
 Track = Literal["arrays", "digital", "communication"]
 
@@ -45,7 +45,7 @@ def bytes_of(op: Op, accelerator: int) -> float:
 
 def microbatch_of(op: Op) -> int | None:
     """The microbatch that an operation belongs to; None where it belongs to the whole minibatch."""
-    microbatch = None if isinstance(op, Update | Rewrite) else op.microbatch
+    microbatch = None if isinstance(op, Rewrite) else op.microbatch
     return None if microbatch is None or microbatch < 0 else microbatch
 
 

@@ -28,6 +28,10 @@ PLANS: list[dict[str, Any]] = [
     )
     if (p > 1 or schedule == "gpipe") and (t > 1 or split == "output")
 ]
+PLANS += [
+    {"tensor": t, "pipeline": p, "data": d, "tensor_split": "input", "schedule": "async"}
+    for t, p, d in [(1, 1, 1), (1, 1, 2), (2, 2, 2)]
+]
 STEPS = 3
 
 

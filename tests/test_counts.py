@@ -24,10 +24,15 @@ PLANS = [
     for (t, p, d), split, schedule in itertools.product(
         [(1, 1, 1), (2, 1, 1), (3, 1, 1), (1, 2, 1), (2, 2, 1), (1, 1, 2), (2, 2, 2), (3, 3, 1)],
         ["auto", "output", "input"],
-        ["gpipe", "1f1b"],
+        ["gpipe", "1f1b", "async"],
     )
-    if p > 1 or schedule == "gpipe"
+    if p > 1 or schedule != "1f1b"
 ]
+PLANS += [
+    {"tensor": t, "pipeline": p, "data": d, "schedule": "interleaved", "virtual_stages": v}
+    for t, p, d, v in [(1, 1, 1, 3), (2, 2, 1, 2), (1, 2, 2, 2)]
+]
+FOUR_LAYERS = [64, 24, 20, 18, 10]
 
 
 def performed(job: Job, name: str = "train", batch: int | None = None) -> tuple[Program, Plan, dict[int, Counts]]:
@@ -51,6 +56,7 @@ def performed(job: Job, name: str = "train", batch: int | None = None) -> tuple[
 def without_management(**parallel: object) -> Job:
     """Bound management repeats passes and dynamic bit length drops slots as the data will have it: both off."""
     return make_job(
+        model={"sizes": FOUR_LAYERS} if parallel["schedule"] == "interleaved" else {},
         parallel=parallel,
         forward={"noise_management": "abs_max", "bound_management": "none"},
         update={"bit_length": 9, "dynamic_bit_length": False},

@@ -445,18 +445,24 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
         ({"parallel": {"tensr": 2}}, '[parallel] tensr: unknown key; did you mean "tensor"?'),
         (
             {"parallel": {"schedule": "interleaved"}},
-            '[parallel] schedule: "interleaved" is not available yet; write "gpipe" or "1f1b"',
+            '[parallel]: schedule = "interleaved" needs virtual_stages of at least 2; write them, or "1f1b"',
         ),
         (
-            {"parallel": {"schedule": "async"}},
-            '[parallel] schedule: "async" is not available yet; write "gpipe" or "1f1b"',
+            {"parallel": {"schedule": "async", "virtual_stages": 2}},
+            '[parallel]: virtual_stages = 2 is for schedule = "interleaved", not "async"; write 1',
         ),
-        ({"parallel": {"schedule": "x"}}, "[parallel] schedule = \"x\": input should be 'gpipe' or '1f1b'"),
+        (
+            {"parallel": {"schedule": "x"}},
+            "[parallel] schedule = \"x\": input should be 'gpipe', '1f1b', 'interleaved' or 'async'",
+        ),
         (
             {"parallel": {"data_sync": "gradient"}},
             '[parallel] data_sync: "gradient" is not available yet; write "factors" or "average"',
         ),
-        ({"parallel": {"virtual_stages": 2}}, "[parallel] virtual_stages: 2 is not available yet; write 1"),
+        (
+            {"parallel": {"virtual_stages": 2}},
+            '[parallel]: virtual_stages = 2 is for schedule = "interleaved", not "gpipe"; write 1',
+        ),
         ({"parallel": {"expert": 4}}, "[parallel] expert: 4 is not available yet; write 1"),
         (
             {"parallel": {"average_every": 0}},

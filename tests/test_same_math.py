@@ -105,6 +105,20 @@ def test_algorithms_see_the_same_factors_on_replicas_as_on_one_accelerator(tmp_p
     assert found["weights_sha256"] == expected["weights_sha256"]
 
 
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_interleaving_does_not_change_the_experiment(tensor: int, tmp_path: Path) -> None:
+    """Six layers in 2 x 3, 3 x 2 and 1 x 6 runs: updates come after the last backward, as under the other schedules."""
+    six = {"sizes": [64, 24, 20, 18, 20, 17, 10]}
+    train = {"minibatch": 12, "microbatch": 2}
+    expected = trained(tmp_path / "one", make_job(model=six, train=train))
+    for pipeline, chunks in ((2, 3), (3, 2), (1, 6)):
+        parallel = {"tensor": tensor, "pipeline": pipeline, "virtual_stages": chunks, "schedule": "interleaved"}
+        found = trained(tmp_path / f"{pipeline}", make_job(model=six, train=train, parallel=parallel), accelerators=6)
+        assert found["accelerators"] == tensor * pipeline
+        for key in ("weights_sha256", "train_loss", "test_loss"):
+            assert found[key] == expected[key]
+
+
 @pytest.mark.parametrize("noise_per", ["sample", "batch"])
 def test_ray_does_not_change_the_experiment(noise_per: str, tmp_path: Path, session_folder: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")

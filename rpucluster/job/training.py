@@ -8,6 +8,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from rpucluster.config import Seconds, Spec
 from rpucluster.job.model import Count
 from rpucluster.model import TensorSplit
+from rpucluster.schedule import Schedule
 from rpucluster.settings import Tolerances
 
 Bits = Annotated[int, Field(ge=1, le=64)]
@@ -143,14 +144,16 @@ class ParallelSpec(Spec):
     pipeline: Count = 1
     """Stages, each a run of layers."""
     virtual_stages: Count = 1
-    """Runs of layers per accelerator under an interleaved schedule; only 1 today."""
+    """Runs of layers of each stage, for ``schedule = "interleaved"``; at least 2 there, else 1."""
     data: Count = 1
     """Replicas of everything, each with its own devices."""
     expert: Count = 1
     """Accelerators that share the experts of a layer; only 1 today."""
-    schedule: Literal["gpipe", "1f1b"] = "gpipe"
-    """``"gpipe"``: all forwards, then all backwards; ``"1f1b"``: one forward, one backward in turn.  Both
-    update after the last, so both train alike."""
+    schedule: Schedule = "gpipe"
+    """``"gpipe"``: all forwards, then all backwards; ``"1f1b"``: one forward, one backward in turn;
+    ``"interleaved"``: the same over several runs of layers a stage.  These update after the last backward, so they
+    train alike.  ``"async"``: a stage updates after each backward, so a microbatch may come back through other weights
+    than it went forward through."""
     data_sync: Literal["factors", "average"] = "factors"
     """``"factors"``: the replicas exchange inputs and errors, and each fires the updates of all samples.
     ``"average"``: they train apart and average their weights every `average_every` steps."""
@@ -163,13 +166,6 @@ class ParallelSpec(Spec):
     )
     """Which kind of neighbours sit closest together on the network, innermost axis first."""
 
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _schedule_is_there(cls, value: Any) -> Any:
-        if value in ("interleaved", "async"):
-            raise ValueError(f'"{value}" is not available yet; write "gpipe" or "1f1b"')
-        return value
-
     @field_validator("data_sync", mode="before")
     @classmethod
     def _data_sync_is_there(cls, value: Any) -> Any:
@@ -177,12 +173,23 @@ class ParallelSpec(Spec):
             raise ValueError('"gradient" is not available yet; write "factors" or "average"')
         return value
 
-    @field_validator("virtual_stages", "expert")
+    @field_validator("expert")
     @classmethod
     def _only_one(cls, value: int) -> int:
         if value != 1:
             raise ValueError(f"{value} is not available yet; write 1")
         return value
+
+    @model_validator(mode="after")
+    def _only_interleaved_has_virtual_stages(self) -> Self:
+        if self.schedule == "interleaved" and self.virtual_stages == 1:
+            raise ValueError('schedule = "interleaved" needs virtual_stages of at least 2; write them, or "1f1b"')
+        if self.schedule != "interleaved" and self.virtual_stages > 1:
+            raise ValueError(
+                f'virtual_stages = {self.virtual_stages} is for schedule = "interleaved", not "{self.schedule}"; '
+                f"write 1"
+            )
+        return self
 
     @field_validator("placement")
     @classmethod

@@ -1,0 +1,72 @@
+"""A program under construction: its operations so far, and which operation made each value."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from rpucluster.job import Job
+from rpucluster.partitioner import Block, LayerPlan, Plan, Range
+from rpucluster.program import Op, Program, Purpose
+
+WHOLE_MINIBATCH: Final = -1
+
+Value = tuple[str, int, int, int]  # name, layer, microbatch, accelerator
+
+
+class Draft:
+    """The operations of a program so far; `microbatches` of `vectors` samples pass each of the `replicas`."""
+
+    def __init__(
+        self, plan: Plan, job: Job, purpose: Purpose, microbatches: int, vectors: int, replicas: Sequence[int]
+    ) -> None:
+        self.plan, self.job, self.purpose = plan, job, purpose
+        self.microbatches, self.vectors, self.replicas = microbatches, vectors, replicas
+        self.ops: list[Op] = []
+        self.maker: dict[Value, int] = {}
+        self.touched: dict[tuple[int, int], list[int]] = {}  # (layer, accelerator) -> its reads since its last update
+
+    def add(self, op: Op) -> int:
+        """Append an operation, whose id is `next_id`; returns it."""
+        self.ops.append(op)
+        return op.id
+
+    @property
+    def next_id(self) -> int:
+        """Id of the operation that is added next."""
+        return len(self.ops)
+
+    def made(self, *values: Value) -> tuple[int, ...]:
+        """The operations that made some values, as far as operations did."""
+        return tuple(sorted({self.maker[value] for value in values if value in self.maker}))
+
+    def at(self, replica: int, layer: LayerPlan, rank: int) -> int:
+        """The accelerator of a tensor rank of a layer."""
+        return self.plan.accelerator(replica, layer.stage, rank)
+
+    def finish(self) -> Program:
+        """The program."""
+        return Program(
+            ops=tuple(self.ops),
+            accelerators=tuple(sorted({a for op in self.ops for a in op.accelerators})),
+            samples=self.vectors * self.microbatches * len(self.replicas),
+            microbatches=self.microbatches,
+            minibatch=self.vectors * self.microbatches,
+            purpose=self.purpose,
+        )
+
+
+def block_of(layer: LayerPlan, rank: int) -> Block:
+    """The block of a rank that holds tiles of the layer."""
+    block = layer.blocks[rank]
+    if block is None:
+        raise ValueError(f"{layer.name} has no tiles on tensor rank {rank}")
+    return block
+
+
+def lines_of(block: Block) -> tuple[int, int]:
+    """Column lines and row lines of a block, summed over its tiles."""
+    return length(block.cols) * length(block.tile_rows), length(block.rows) * length(block.tile_cols)
+
+
+def length(span: Range | None) -> int:
+    """Elements of a range."""
+    return 0 if span is None else span[1] - span[0]

@@ -1,0 +1,61 @@
+"""Whole programs: a training step, an evaluation batch, an averaging of the replicas."""
+
+from rpucluster.errors import PlanError
+from rpucluster.job import Job
+from rpucluster.lowering.draft import Draft
+from rpucluster.lowering.passes import backward_run, forward_run
+from rpucluster.lowering.updates import average_shard, update
+from rpucluster.partitioner import Plan
+from rpucluster.program import Program, Purpose
+from rpucluster.schedule import interleave
+
+
+def lower(plan: Plan, job: Job, purpose: Purpose = "train", batch: int | None = None) -> Program:
+    """Write the program of one training step, of one evaluation batch, or of one averaging of the replicas.
+
+    ``"train"`` follows ``[parallel] schedule`` and ends with the updates, of which ``"async"`` has one after each
+    backward; under ``data_sync = "factors"`` each comes after an all-gather of the factors of all replicas.
+    ``"evaluate"`` is a forward pass of `batch` samples through replica 0; ``"average"`` reads all weights out,
+    averages them over the replicas and programs them back.
+    """
+    if purpose == "average":
+        return _average(plan, job)
+    if purpose == "evaluate":
+        return _evaluate(plan, job, job.evaluate.batch if batch is None else batch)
+    return _train(plan, job)
+
+
+def _train(plan: Plan, job: Job) -> Program:
+    microbatches = job.train.minibatch // job.train.microbatch
+    draft = Draft(plan, job, "train", microbatches, job.train.microbatch, range(plan.data))
+    schedule = job.parallel.schedule
+    chunks = [[plan.chunk_layers(s, k) for k in range(plan.virtual_stages)] for s in range(plan.pipeline)]
+    for turn in interleave(schedule, plan.pipeline, microbatches, plan.virtual_stages):
+        layers = chunks[turn.stage][turn.chunk]
+        if turn.action == "update":
+            update(draft, layers, turn.microbatch)
+            continue
+        for replica in draft.replicas:
+            if turn.action == "forward":
+                forward_run(draft, layers, replica, turn.microbatch)
+            else:
+                backward_run(draft, layers, replica, turn.microbatch)
+    if schedule != "async":
+        update(draft, plan.layers)
+    return draft.finish()
+
+
+def _evaluate(plan: Plan, job: Job, batch: int) -> Program:
+    draft = Draft(plan, job, "evaluate", 1, batch, range(1))
+    forward_run(draft, plan.layers, 0, 0)
+    return draft.finish()
+
+
+def _average(plan: Plan, job: Job) -> Program:
+    if plan.data < 2:
+        raise PlanError("nothing to average: [parallel] data is 1")
+    draft = Draft(plan, job, "average", 1, 1, range(plan.data))
+    for layer in plan.layers:
+        for rank in layer.holders:
+            average_shard(draft, layer, rank)
+    return draft.finish()
