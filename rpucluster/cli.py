@@ -170,7 +170,7 @@ def profile(
             raise ConfigError(f"{target} is a run, which has its own files; change their keys with --what-if")
         the_job, the_cluster, repeats = specs_of_run(Path(target))
     else:
-        (the_job, the_cluster), repeats = _load(target, cluster, sets or ()), None
+        (the_job, the_cluster), repeats = _load(target, cluster, sets or ()), (0.0, 0.0)
     found = examine(the_job, the_cluster, what_if or (), repeats)
     if out is not None:
         from rpucluster.profile.tables import write_tables

@@ -4,16 +4,20 @@ import json
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rpucluster import coordinator
 from rpucluster.cluster import Cluster
+from rpucluster.lowering import lower
 from rpucluster.metrics import summarise
+from rpucluster.partitioner import partition
 from rpucluster.profile import breakdown
-from rpucluster.profile.step import profile
-from rpucluster.program import Op
+from rpucluster.profile.step import profile, specs_of_run
+from rpucluster.program import Op, Read
 from rpucluster.timeline import Timeline, replay
 from rpucluster.waits import Wait, wait_of
 from tests.bottlenecks import CASES, Case
@@ -190,6 +194,35 @@ def test_steps_of_more_samples_are_compared_by_sample() -> None:
     assert (answer["samples_before"], answer["samples_after"]) == (8, 64)
     assert answer["after_s"] > 7 * answer["before_s"]
     assert 0 < answer["gain"] < 0.08  # the digital units work on one microbatch while the arrays read the next
+
+
+def test_repeats_of_the_run_lengthen_the_passes_and_nothing_else() -> None:
+    job, cluster = make_job(parallel={"tensor": 2}), make_cluster(2)
+    without = profile(job, cluster).content
+    content = profile(job, cluster, repeats=(0.5, 2.0)).content
+    assert content["repeats"] == {"forward": 0.5, "backward": 2.0, "step_without_s": without["modelled_step_s"]}
+    assert without["repeats"] is None
+    for row, before in zip(content["layers"], without["layers"], strict=True):
+        # each pass is analog, 80 ns, and outlasts what goes on beside it
+        assert row["forward_s"] == pytest.approx(1.5 * before["forward_s"])
+        assert row["backward_s"] == pytest.approx(3 * before["backward_s"])
+        assert (row["digital_s"], row["update_s"]) == pytest.approx((before["digital_s"], before["update_s"]))
+
+
+def test_a_run_says_how_often_passes_were_repeated(tmp_path: Path) -> None:
+    """With bounds so narrow that every pass clips at first; only forward passes manage them."""
+    job = make_job(parallel={"tensor": 2}, data={"name": "digits", "train_samples": 16, "test_samples": 20})
+    cluster = make_cluster(2, tile=32, forward={"output_bound": 0.01})
+    run = coordinator.run(job, cluster, executor="local", out=tmp_path / "run")
+    counts = run.summary["counts"]
+    program = lower(partition(job, cluster), job)
+    reads = [op for op in program if isinstance(op, Read)]
+    forward = 2 * sum(op.vectors * op.tiles for op in reads if op.direction == "forward")  # two steps of 8
+    evaluated = 20 / 8 * sum(op.vectors * op.tiles for op in reads if op.direction == "forward")
+    assert counts["repeats"] > 0
+    assert counts["repeats_per_forward_pass"] == pytest.approx(counts["repeats"] / (forward + evaluated))
+    assert counts["repeats_per_backward_pass"] == 0
+    assert specs_of_run(run.directory.path) == (job, cluster, (counts["repeats_per_forward_pass"], 0.0))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -9,17 +9,18 @@ from rpucluster.cluster import Cluster, load_cluster
 from rpucluster.job import Job, load_job
 from rpucluster.lowering import lower
 from rpucluster.metrics import Metrics, summarise
-from rpucluster.partitioner import partition
+from rpucluster.partitioner import Plan, partition
 from rpucluster.profile import breakdown
 from rpucluster.profile.bottlenecks import WORTH, bottlenecks, outcome
 from rpucluster.profile.candidates import candidates
 from rpucluster.program import kind_of
 from rpucluster.runlog import RunDirectory
-from rpucluster.timeline import Timeline, replay
+from rpucluster.timeline import Arranged, Timeline, arrange, replay
 from rpucluster.trace import microbatch_of
 from rpucluster.waits import WORDS, wait_of
 
 Row = dict[str, Any]
+Repeats = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,38 +33,40 @@ class Profile:
     """Plain JSON values; docs/profile.md says what the keys mean."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repeats:
-    """Extra passes of bound management per vector, on average over a real run."""
-
-    forward: float
-    backward: float
-
-
-def specs_of_run(path: Path) -> tuple[Job, Cluster, Repeats | None]:
-    """The job and the cluster of a finished run, and how often its reads were repeated (None where they never were).
+def specs_of_run(path: Path) -> tuple[Job, Cluster, Repeats]:
+    """The job and the cluster of a finished run, and how often its reads were repeated, forward and backward, on
+    average over all passes of the run.
 
     Raises `RunDirectoryError` where it is no finished run.
     """
     run = RunDirectory.open(path)
     counts = run.read_summary()["counts"]
-    repeats = Repeats(
-        forward=counts.get("repeats_per_forward_pass", 0.0), backward=counts.get("repeats_per_backward_pass", 0.0)
-    )
-    job, cluster = load_job(path / "job.toml"), load_cluster(path / "cluster.toml")
-    return job, cluster, repeats if repeats.forward or repeats.backward else None
+    repeats = tuple(float(counts.get(f"repeats_per_{way}_pass", 0.0)) for way in ("forward", "backward"))
+    return load_job(path / "job.toml"), load_cluster(path / "cluster.toml"), (repeats[0], repeats[1])
 
 
-def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Repeats | None = None) -> Profile:
+class _Replayer:
+    """Plans, lowers and replays; what was lowered last is kept, since most what-ifs change the cluster alone."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        self._repeats = repeats
+        self._last: tuple[Job, Plan, Arranged] | None = None
+
+    def __call__(self, job: Job, cluster: Cluster) -> Timeline:
+        plan = partition(job, cluster)
+        if self._last is None or self._last[:2] != (job, plan):
+            self._last = (job, plan, arrange(lower(plan, job)))
+        return replay(self._last[2], cluster, repeats=self._repeats)
+
+
+def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Repeats = (0.0, 0.0)) -> Profile:
     """Replay a job's training step, take it apart, and try what would shorten it.
 
+    `repeats` are further passes per vector, forward and backward, that bound management asked for in a real run.
     Each of `what_if` is ``section.key=value``, replayed by itself, and all of them together where there are several.
     Raises the classes of `rpucluster.errors` where the job does not fit the cluster, with or without the changes.
     """
-
-    def timed(job: Job, cluster: Cluster) -> Timeline:
-        return replay(lower(partition(job, cluster), job), cluster)
-
+    timed = _Replayer(repeats)
     timeline = timed(job, cluster)
     metrics = summarise(timeline)
     asked = [[change] for change in what_if] + ([list(what_if)] if len(what_if) > 1 else [])
@@ -78,6 +81,13 @@ def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Re
         "modelled_step_s": timeline.makespan_s,
         "samples": timeline.program.samples,
         "operations": len(timeline.program),
+        "repeats": None
+        if not any(repeats)
+        else {
+            "forward": repeats[0],
+            "backward": repeats[1],
+            "step_without_s": _Replayer((0.0, 0.0))(job, cluster).makespan_s,
+        },
         "compute_fraction": metrics.compute_fraction,
         "exposed_communication_fraction": metrics.exposed_communication_fraction,
         "idle_fraction": metrics.idle_fraction,
