@@ -141,6 +141,48 @@ def plan(job: JobName, cluster: ClusterName = None, sets: Sets = None, as_json: 
 
 
 @app.command()
+def profile(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|JOB", help="The directory of a finished run, or a job with --cluster.")
+    ],
+    cluster: ClusterName = None,
+    sets: Sets = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what-if",
+            metavar="SECTION.KEY=VALUE",
+            help="Replay with a key changed, all else equal; x2 and /2 scale what is there; repeatable.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave the tables as Parquet there, and the trace.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a modelled step goes, its critical path, what holds it up and what would relieve it."""
+    from rpucluster.profile.step import profile as examine
+    from rpucluster.profile.step import specs_of_run
+    from rpucluster.report.profile_text import print_profile
+
+    if Path(target).is_dir():
+        if cluster is not None or sets:
+            raise ConfigError(f"{target} is a run, which has its own files; change their keys with --what-if")
+        the_job, the_cluster, repeats = specs_of_run(Path(target))
+    else:
+        (the_job, the_cluster), repeats = _load(target, cluster, sets or ()), (0.0, 0.0)
+    found = examine(the_job, the_cluster, what_if or (), repeats)
+    if out is not None:
+        from rpucluster.profile.tables import write_tables
+
+        write_tables(out, found.content)
+    if as_json:
+        _print_json(found.content)
+    else:
+        print_profile(found.content, _console(sys.stdout))
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     as_json: AsJson = False,

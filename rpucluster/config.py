@@ -118,27 +118,33 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def split_overrides(overrides: Iterable[str], tables: Mapping[Kind, Iterable[str]]) -> dict[Kind, list[str]]:
-    """Sort ``section.key=value`` overrides by the file whose top-level tables hold the section."""
+def split_overrides(
+    overrides: Iterable[str], tables: Mapping[Kind, Iterable[str]], option: str = "--set"
+) -> dict[Kind, list[str]]:
+    """Sort ``section.key=value`` overrides by the file whose top-level tables hold the section.
+
+    Raises `ConfigError`, which names the option that the override was given to.
+    """
     owner = {table: kind for kind, names in tables.items() for table in names}
     sorted_overrides: dict[Kind, list[str]] = {kind: [] for kind in tables}
     for override in overrides:
         path, equals, _ = override.partition("=")
         table = path.strip().split(".")[0]
         if not equals or "." not in path:
-            raise ConfigError(f"--set {override}: write section.key=value, such as train.epochs=5")
+            raise ConfigError(f"{option} {override}: write section.key=value, such as train.epochs=5")
         if table not in owner:
             close = difflib.get_close_matches(table, owner, n=1)
             hint = f'did you mean "{close[0]}"?' if close else f"sections are {', '.join(owner)}"
-            raise ConfigError(f"--set {override}: unknown section {table}; {hint}")
+            raise ConfigError(f"{option} {override}: unknown section {table}; {hint}")
         sorted_overrides[owner[table]].append(override)
     return sorted_overrides
 
 
-def apply_override(tables: dict[str, Any], override: str) -> None:
+def apply_override(tables: dict[str, Any], override: str, option: str = "--set") -> None:
     """Write one ``section.key=value`` into parsed TOML, in place; the items of an array of tables go by name.
 
     The value is TOML; what is not valid TOML is taken as a string, so ``bandwidth=100 GB/s`` needs no quotes.
+    Raises `ConfigError`, which names the option that the override was given to.
     """
     path, equals, text = override.partition("=")
     try:
@@ -148,7 +154,7 @@ def apply_override(tables: dict[str, Any], override: str) -> None:
         value = text.strip()
     *parents, key = (part.strip() for part in path.split("."))
     if not all((equals, *parents, key)):
-        raise ConfigError(f"--set {override}: write section.key=value, such as train.epochs=5")
+        raise ConfigError(f"{option} {override}: write section.key=value, such as train.epochs=5")
     here: Any = tables
     for part in parents:
         if isinstance(here, list):
@@ -156,14 +162,14 @@ def apply_override(tables: dict[str, Any], override: str) -> None:
             if not named:
                 names = [str(item["name"]) for item in here if isinstance(item, dict) and "name" in item]
                 there = f"there is {', '.join(names)}" if names else "write a name into the file first"
-                raise ConfigError(f"--set {override}: nothing is named {part} there; {there}")
+                raise ConfigError(f"{option} {override}: nothing is named {part} there; {there}")
             here = named[0]
         else:
             here = here.setdefault(part, {})
         if not isinstance(here, dict | list):
-            raise ConfigError(f"--set {override}: {part} is a value, not a section")
+            raise ConfigError(f"{option} {override}: {part} is a value, not a section")
     if isinstance(here, list):
-        raise ConfigError(f"--set {override}: name the item first, as in network.axis.NAME.bandwidth=...")
+        raise ConfigError(f"{option} {override}: name the item first, as in network.axis.NAME.bandwidth=...")
     here[key] = value
 
 

@@ -25,8 +25,9 @@ from rpucluster.metrics import Metrics, summarise
 from rpucluster.partitioner import Plan, partition
 from rpucluster.plan_report import describe
 from rpucluster.pool import LocalPool, Pool, RayPool
-from rpucluster.program import Program
+from rpucluster.program import Program, Read
 from rpucluster.runlog import EpochRow, RunDirectory
+from rpucluster.tile import ReadCount
 from rpucluster.timeline import Timeline, replay
 from rpucluster.weights import WeightDigest, weight_bands
 
@@ -370,6 +371,7 @@ def _summary(
         "counts": {
             "passes": sum(r.passes for r in reads),
             "repeats": sum(r.repeats for r in reads),
+            **_repeats_per_pass(job, modelled, last.step, reads),
             "update_cycles": sum(p.cycles for p in pulses),
             "pulse_slots": sum(p.slots for p in pulses),
             "coincidences": sum(p.coincidences for p in pulses),
@@ -385,6 +387,22 @@ def _summary(
             "numpy": np.__version__,
         },
     }
+
+
+def _repeats_per_pass(job: Job, modelled: Modelled, steps: int, reads: list[ReadCount]) -> dict[str, float]:
+    """Mean repeats by bound management of a forward and of a backward pass of a tile, evaluation included.
+
+    Repeats are counted without their direction.  Where only one direction manages its bounds they are all its own;
+    where both do, we assume that both repeat equally often.
+    """
+    backward = steps * sum(
+        op.vectors * op.tiles for op in modelled.train if isinstance(op, Read) and op.direction == "backward"
+    )
+    forward = sum(r.passes for r in reads) - backward
+    passes = {"forward": forward, "backward": backward}
+    managed = [way for way in passes if getattr(job, way).bound_management != "none"]
+    rate = sum(r.repeats for r in reads) / (sum(passes[way] for way in managed) or 1)
+    return {f"repeats_per_{way}_pass": rate if way in managed else 0.0 for way in passes}
 
 
 def _evaluate_batches(job: Job, samples: int) -> list[tuple[int, int]]:

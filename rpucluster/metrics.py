@@ -4,12 +4,14 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Any
 
 from rpucluster.program import Collective, Send, kind_of
 from rpucluster.timeline import Energy, Timeline
 
 Spans = list[tuple[float, float]]
+_Draw = tuple[float, float, float]  # start, finish, watts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,13 @@ class AcceleratorUse:
     """Nothing computes while a transfer that it takes part in is under way."""
     idle_s: float
     """The rest; waiting for a link is part of it."""
+    energy_J: float
+    """Of its operations, of its share of the collectives and sends that it takes part in, and while it is idle."""
+    mean_power_W: float
+    """Its energy over the makespan."""
+    peak_power_W: float
+    """The most that it draws at any moment, each operation drawing its energy evenly over its time; operations that
+    take no time are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +93,9 @@ class Metrics:
                     "compute_s": use.compute_s,
                     "exposed_communication_s": use.exposed_communication_s,
                     "idle_s": use.idle_s,
+                    "energy_J": use.energy_J,
+                    "mean_power_W": use.mean_power_W,
+                    "peak_power_W": use.peak_power_W,
                 }
                 for use in self.accelerators
             ],
@@ -126,17 +138,28 @@ def summarise(timeline: Timeline) -> Metrics:
 def _accelerators(timeline: Timeline) -> tuple[AcceleratorUse, ...]:
     compute: dict[int, Spans] = {a: [] for a in timeline.program.accelerators}
     communication: dict[int, Spans] = {a: [] for a in timeline.program.accelerators}
-    for op, start, finish in zip(timeline.program, timeline.start_s, timeline.finish_s, strict=True):
-        if finish > start:
-            spans = communication if isinstance(op, Collective | Send) else compute
-            for accelerator in op.accelerators:
+    draws: dict[int, list[_Draw]] = {a: [] for a in timeline.program.accelerators}
+    joules: dict[int, list[float]] = {a: [] for a in timeline.program.accelerators}
+    for op, start, finish, energy in zip(
+        timeline.program, timeline.start_s, timeline.finish_s, timeline.energy_J, strict=True
+    ):
+        share = math.fsum(energy) / len(op.accelerators)
+        spans = communication if isinstance(op, Collective | Send) else compute
+        for accelerator in op.accelerators:
+            joules[accelerator].append(share)
+            if finish > start:
                 spans[accelerator].append((start, finish))
-    makespan = timeline.makespan_s
+                draws[accelerator].append((start, finish, share / (finish - start)))
+    makespan, idle_power = timeline.makespan_s, timeline.cluster.accelerator.idle_power
     uses = []
     for accelerator in timeline.program.accelerators:
-        busy = _union(compute[accelerator])
+        busy = union(compute[accelerator])
         computing = math.fsum(finish - start for start, finish in busy)
-        exposed = _outside(_union(communication[accelerator]), busy)
+        exposed = _outside(union(communication[accelerator]), busy)
+        spent = math.fsum(joules[accelerator]) + idle_power * (makespan - computing)
+        if idle_power:
+            gaps = pairwise([0.0, *(moment for span in busy for moment in span), makespan])
+            draws[accelerator] += [(start, finish, idle_power) for start, finish in islice(gaps, 0, None, 2)]
         uses.append(
             AcceleratorUse(
                 accelerator=accelerator,
@@ -144,12 +167,26 @@ def _accelerators(timeline: Timeline) -> tuple[AcceleratorUse, ...]:
                 exposed_communication_s=exposed,
                 # what rounding leaves over in a step without a gap is not idleness
                 idle_s=max(0.0, makespan - computing - exposed),
+                energy_J=spent,
+                mean_power_W=spent / makespan if makespan else 0.0,
+                peak_power_W=_peak(draws[accelerator]),
             )
         )
     return tuple(uses)
 
 
-def _union(spans: Spans) -> Spans:
+def _peak(draws: list[_Draw]) -> float:
+    """The largest sum of what draws at the same moment; one may begin where another ends."""
+    changes = [(start, 1, watts) for start, finish, watts in draws if finish > start]
+    changes += [(finish, 0, -watts) for start, finish, watts in draws if finish > start]
+    peak = drawn = 0.0
+    for _, _, watts in sorted(changes):
+        drawn += watts
+        peak = max(peak, drawn)
+    return peak
+
+
+def union(spans: Spans) -> Spans:
     """The same moments as spans that do not touch, ascending."""
     merged: Spans = []
     for start, finish in sorted(spans):
@@ -161,7 +198,7 @@ def _union(spans: Spans) -> Spans:
 
 
 def _outside(spans: Spans, others: Spans) -> float:
-    """Seconds of the one in which none of the others is; both as `_union` gives them."""
+    """Seconds of the one in which none of the others is; both as `union` gives them."""
     starts = [start for start, _ in others]
     total = []
     for start, finish in spans:

@@ -5,6 +5,7 @@ plan.json                 which tiles sit where
 metrics.parquet           one row per finished epoch
 events.parquet            one row per operation of the modelled training step and accelerator
 links.parquet             one row per link that the step uses
+link_spans.parquet        one row per link and operation of the step that used it
 step.json                 how that step divides: by accelerator, by component of energy, along the critical path
 trace.json.gz             the same step in the Chrome trace format
 summary.json              the run in one flat object; written last, so a run without it is unfinished
@@ -13,7 +14,6 @@ checkpoint/               weights.parquet and state.json
 
 import gzip
 import json
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,9 +35,9 @@ from rpucluster.files import (
     write_table,
 )
 from rpucluster.metrics import Metrics
-from rpucluster.program import kind_of
+from rpucluster.step_rows import EVENTS, LINKS, SPANS, event_rows, link_rows, span_rows
 from rpucluster.timeline import Timeline
-from rpucluster.trace import bytes_of, chrome_trace, microbatch_of
+from rpucluster.trace import chrome_trace
 
 REQUIRED = (
     "job.toml",
@@ -46,6 +46,7 @@ REQUIRED = (
     "metrics.parquet",
     "events.parquet",
     "links.parquet",
+    "link_spans.parquet",
     "step.json",
     "summary.json",
 )
@@ -93,26 +94,6 @@ _EPOCHS = schema(
     ("wall_s", pa.float64(), "s"),
     ("coincidences", pa.float64(), "1"),
     ("pulse_slots", pa.float64(), "1"),
-)
-_EVENTS = schema(
-    ("op", pa.int64(), "1"),
-    ("accelerator", pa.int64(), "1"),
-    ("kind", pa.string(), "1"),
-    ("label", pa.string(), "1"),
-    ("layer", pa.int64(), "1"),
-    ("microbatch", pa.int64(), "1"),
-    ("start_modelled_s", pa.float64(), "s"),
-    ("end_modelled_s", pa.float64(), "s"),
-    ("energy_J", pa.float64(), "J"),
-    ("bytes", pa.float64(), "B"),
-    ("critical", pa.bool_(), "1"),
-)
-_LINKS = schema(
-    ("link", pa.string(), "1"),
-    ("axis", pa.string(), "1"),
-    ("bytes", pa.float64(), "B"),
-    ("busy_modelled_s", pa.float64(), "s"),
-    ("utilisation", pa.float64(), "1"),
 )
 
 
@@ -201,18 +182,23 @@ class RunDirectory:
     # --- the modelled step ---
 
     def write_timeline(self, timeline: Timeline, metrics: Metrics) -> None:
-        """Write events.parquet, links.parquet and step.json of one modelled training step."""
-        write_table(self.path / "events.parquet", pa.Table.from_pylist(_event_rows(timeline), _EVENTS))
-        write_table(self.path / "links.parquet", pa.Table.from_pylist(_link_rows(metrics), _LINKS))
+        """Write events.parquet, links.parquet, link_spans.parquet and step.json of one modelled training step."""
+        write_table(self.path / "events.parquet", pa.Table.from_pylist(event_rows(timeline), EVENTS))
+        write_table(self.path / "links.parquet", pa.Table.from_pylist(link_rows(metrics), LINKS))
+        write_table(self.path / "link_spans.parquet", pa.Table.from_pylist(span_rows(timeline), SPANS))
         write_json(self.path / "step.json", metrics.to_dict())
 
     def read_events(self) -> list[dict[str, Any]]:
         """The rows of events.parquet: one per operation and accelerator, in the order of the program."""
-        return read_rows(self.path / "events.parquet", _EVENTS)
+        return read_rows(self.path / "events.parquet", EVENTS)
 
     def read_links(self) -> list[dict[str, Any]]:
         """The rows of links.parquet: one per link that carries anything, in the order of the network."""
-        return read_rows(self.path / "links.parquet", _LINKS)
+        return read_rows(self.path / "links.parquet", LINKS)
+
+    def read_link_spans(self) -> list[dict[str, Any]]:
+        """The rows of link_spans.parquet: one per link and operation, in the order of the network and of time."""
+        return read_rows(self.path / "link_spans.parquet", SPANS)
 
     def read_step(self) -> dict[str, Any]:
         """The content of step.json."""
@@ -220,8 +206,7 @@ class RunDirectory:
 
     def write_trace(self, timeline: Timeline) -> None:
         """Write trace.json.gz; equal timelines give equal bytes."""
-        trace = chrome_trace(timeline.program.ops, timeline.start_s, timeline.finish_s)
-        text = json.dumps(trace, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(chrome_trace(timeline), separators=(",", ":"), allow_nan=False)
         # no clock reading in the header, so that the file depends on its content alone
         write_atomically(self.path / "trace.json.gz", gzip.compress(text.encode(), 6, mtime=0))
 
@@ -243,41 +228,6 @@ class RunDirectory:
     def read_checkpoint(self) -> tuple[dict[tuple[int, int], FloatArray], dict[str, Any]]:
         """The weights by (replica, layer) and the state of the last checkpoint; raises `RunDirectoryError`."""
         return read_checkpoint(self.path / "checkpoint")
-
-
-def _event_rows(timeline: Timeline) -> list[dict[str, Any]]:
-    critical = set(timeline.critical_path())
-    return [
-        {
-            "op": op.id,
-            "accelerator": accelerator,
-            "kind": kind_of(op),
-            "label": op.label,
-            "layer": op.layer,
-            "microbatch": microbatch_of(op),
-            "start_modelled_s": timeline.start_s[op.id],
-            "end_modelled_s": timeline.finish_s[op.id],
-            # shared out evenly, so that the column adds up to what the operations of the step consume
-            "energy_J": math.fsum(timeline.energy_J[op.id]) / len(op.accelerators),
-            "bytes": bytes_of(op, accelerator),
-            "critical": op.id in critical,
-        }
-        for op in timeline.program
-        for accelerator in op.accelerators
-    ]
-
-
-def _link_rows(metrics: Metrics) -> list[dict[str, Any]]:
-    return [
-        {
-            "link": use.name,
-            "axis": use.axis,
-            "bytes": use.bytes,
-            "busy_modelled_s": use.busy_s,
-            "utilisation": use.utilisation,
-        }
-        for use in metrics.links
-    ]
 
 
 def _next_free(parent: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from rpucluster.errors import RunDirectoryError
 from rpucluster.metrics import summarise
 from rpucluster.program import Collective, Send
 from rpucluster.runlog import REQUIRED, RunDirectory
+from rpucluster.waits import WORDS, wait_of
 from tests import run_fixtures
 
 
@@ -90,7 +92,7 @@ def test_epochs_come_back_with_what_was_not_evaluated(tmp_path: Path) -> None:
     assert rows[1].test_accuracy is None
 
 
-@pytest.mark.parametrize("name", ["metrics", "events", "links"])
+@pytest.mark.parametrize("name", ["metrics", "events", "links", "link_spans"])
 def test_every_column_has_the_unit_that_its_name_says(run: RunDirectory, name: str) -> None:
     for field in pq.read_schema(run.path / f"{name}.parquet"):
         expected = "s" if field.name.endswith("_s") else "J" if field.name.endswith("_J") else "1"
@@ -147,6 +149,29 @@ def test_links_and_step_are_the_metrics(run: RunDirectory) -> None:
         (use.name, use.axis, use.bytes, use.busy_s, use.utilisation) for use in metrics.links
     ]
     assert run.read_links()
+
+
+def test_link_spans_are_the_uses_of_each_link_in_turn(run: RunDirectory) -> None:
+    """Transfers hold a link one after the other, for no shorter than they send on it."""
+    timed, rows = run_fixtures.timeline(), run.read_link_spans()
+    assert len(rows) == len(timed.link_spans())
+    held: dict[str, float] = {}
+    for before, after in pairwise(rows):
+        assert before["link"] != after["link"] or before["end_modelled_s"] <= after["start_modelled_s"] + 1e-18
+    for row in rows:
+        held[row["link"]] = held.get(row["link"], 0.0) + row["end_modelled_s"] - row["start_modelled_s"]
+    busy = {row["link"]: row["busy_modelled_s"] for row in run.read_links()}
+    assert set(held) == set(busy)
+    assert all(held[link] >= busy[link] * (1 - 1e-12) for link in busy)
+
+
+def test_events_say_what_they_waited_for(run: RunDirectory) -> None:
+    timed = run_fixtures.timeline()
+    for event in run.read_events():
+        wait = wait_of(timed, event["op"])
+        assert event["waited_for"] == WORDS[wait.reason]
+        assert event["waited_for_op"] == (None if wait.op < 0 else wait.op)
+        assert event["waited_modelled_s"] == wait.seconds
 
 
 def test_equal_timelines_give_equal_traces_byte_for_byte(run: RunDirectory) -> None:

@@ -1,9 +1,9 @@
 """`replay(program, cluster)`: a program against the clock of a cluster.
 
-What takes turns: the arrays of a layer shard, in program order; the tiles that may be active at once, the digital
-units, the network on the chip and the links, first come first served by the moment at which an operation has all that
-it depends on, ties by id.  An operation that waits for tiles is not overtaken by another that needs fewer; one that
-waits for a link is not overtaken on its other links.  On an axis with ``contention = "fair"`` transfers share the
+What takes turns in program order: the arrays of a layer shard and, where they are fewer than an accelerator holds, the
+tiles that may be active at once.  First come, first served, by the moment at which an operation has all that it depends
+on, ties by id: the digital units, the network on the chip and the links; one that waits for a link is not overtaken on
+its other links.  On an axis with ``contention = "fair"`` transfers share the
 bandwidth, max-min.  Everything else overlaps as the dependencies allow.
 """
 
@@ -140,9 +140,8 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         digital_free=numbers(places, 0.0),
         digital_last=numbers(places, -1),
         idle=machine.active.copy() if arrays else machine.active.tolist(),
-        head=numbers(places, -1),
-        tail=numbers(places, -1),
-        behind=numbers(n, -1),
+        head=order.issued_first.copy() if arrays else order.issued_first.tolist(),
+        armed=numbers(n, 0),
         link_free=numbers(links, 0.0),
         link_last=numbers(links, -1),
         flows=numbers(n, 0),

@@ -76,10 +76,10 @@ class State(NamedTuple):
     digital_free: Numbers
     digital_last: Numbers
     idle: Numbers
-    """Tiles that may still become active, by place, and the queue of those that wait for them."""
+    """Tiles that may still become active, by place."""
     head: Numbers
-    tail: Numbers
-    behind: Numbers
+    """Which operation may next make tiles active, by place, and whether all that it follows has ended."""
+    armed: Numbers
     link_free: Numbers
     link_last: Numbers
     flows: Numbers
@@ -181,25 +181,20 @@ def compute(op: int, now: float, order: Order, demands: Demands, machine: Machin
     notify(op, order, demands, machine, state)
 
 
-def activate(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
-    """Start an operation that makes tiles active where their number is limited."""
-    place = order.place[op]
-    state.idle[place] -= min(order.tiles[op], machine.active[place])
-    compute(op, now, order, demands, machine, state)
-    push(state, state.finish[op], op)
-
-
-def release(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
-    """Let tiles go, and start what waited for them."""
-    place = order.place[op]
+def issue(place: int, now: float, why: int, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Start, in program order, what can make its tiles active on an accelerator where their number is limited; `why`
+    is the operation that has just let tiles go, or -1."""
     limit = machine.active[place]
-    state.idle[place] += min(order.tiles[op], limit)
-    following = state.head[place]
-    while following >= 0 and min(order.tiles[following], limit) <= state.idle[place]:
-        state.head[place] = state.behind[following]
-        state.cause[following], state.reason[following] = op, TILES_BUSY
-        activate(following, now, order, demands, machine, state)
-        following = state.head[place]
+    op = state.head[place]
+    while op >= 0 and state.armed[op] and min(order.tiles[op], limit) <= state.idle[place]:
+        if state.ready[op] < now:
+            state.cause[op], state.reason[op] = why, TILES_BUSY
+        state.idle[place] -= min(order.tiles[op], limit)
+        compute(op, now, order, demands, machine, state)
+        push(state, state.finish[op], op)
+        why = op
+        op = order.issued_next[op]
+        state.head[place] = op
 
 
 def transfer(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
@@ -324,8 +319,10 @@ def play(order: Order, demands: Demands, machine: Machine, state: State) -> None
             push(state, 0.0, n + 1 + op)
     while state.size[0] > 0:
         now, code = pop(state)
-        if code < n:
-            release(code, now, order, demands, machine, state)
+        if code < n:  # an operation lets its tiles go
+            place = order.place[code]
+            state.idle[place] += min(order.tiles[code], machine.active[place])
+            issue(place, now, code, order, demands, machine, state)
         elif code == n:
             if now == state.clock[1]:  # else others have come or gone since
                 end_flows(now, order, demands, machine, state)
@@ -341,10 +338,6 @@ def play(order: Order, demands: Demands, machine: Machine, state: State) -> None
                 transfer(op, now, order, demands, machine, state)
             elif order.works_with[op] == DIGITAL or machine.active[place] == 0:
                 compute(op, now, order, demands, machine, state)
-            elif state.head[place] < 0 and min(order.tiles[op], machine.active[place]) <= state.idle[place]:
-                activate(op, now, order, demands, machine, state)
-            elif state.head[place] < 0:
-                state.head[place] = state.tail[place] = op
             else:
-                state.behind[state.tail[place]] = op
-                state.tail[place] = op
+                state.armed[op] = 1
+                issue(place, now, -1, order, demands, machine, state)

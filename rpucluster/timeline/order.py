@@ -47,6 +47,10 @@ class Order(NamedTuple):
     follower: NDArray[np.int32]
     why: NDArray[np.int8]
     """Beside `follower`: `DEPENDS`, `STREAMS` or `TURN`."""
+    issued_first: NDArray[np.int64]
+    """The first operation with arrays of each accelerator, by place; -1 where there is none."""
+    issued_next: NDArray[np.int64]
+    """The next operation with arrays of the same accelerator; -1 after the last."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +77,7 @@ def arrange(program: Program) -> Arranged:
     after: list[int] = []
     why: list[int] = []
     latest: dict[tuple[int, int], int] = {}
+    issued_first, issued_last, issued_next = [-1] * len(places), [-1] * len(places), [-1] * n
     shards: dict[tuple[int, int], int] = {}
     for i, op in enumerate(program.ops):
         kind = type(op)
@@ -94,6 +99,11 @@ def arrange(program: Program) -> Arranged:
             stream[i] = op.microbatch
             continue
         works_with[i] = ARRAYS
+        if issued_last[place[i]] < 0:
+            issued_first[place[i]] = i
+        else:
+            issued_next[issued_last[place[i]]] = i
+        issued_last[place[i]] = i
         tiles[i] = op.tiles
         if isinstance(op, Read):
             passing[i] = op.vectors
@@ -125,5 +135,7 @@ def arrange(program: Program) -> Arranged:
         first=np.concatenate(([0], np.cumsum(np.bincount(source, minlength=n)))).astype(np.int64),
         follower=edges[1].astype(np.int32),
         why=edges[2].astype(np.int8),
+        issued_first=np.array(issued_first, np.int64),
+        issued_next=np.array(issued_next, np.int64),
     )
     return Arranged(program=program, order=order, examples=tuple(examples), held=tuple(held))

@@ -1,0 +1,98 @@
+"""What holds a step up: candidates are replayed, and ranked by what they gain."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rpucluster.cluster import Cluster
+from rpucluster.errors import InputError
+from rpucluster.job import Job
+from rpucluster.profile.candidates import Candidate
+from rpucluster.profile.what_if import changed
+from rpucluster.timeline import Timeline
+
+WORTH = 0.01
+"""The share of the step that a candidate must be able to take away to be tried, and has to gain to be named."""
+
+Replay = Callable[[Job, Cluster], Timeline]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What some changes do to the step, by a replay of the changed program on the changed cluster."""
+
+    changes: tuple[str, ...]
+    before_s: float
+    after_s: float
+    samples_before: int
+    """Samples of a step; where the changes alter them, the gain is that of the time per sample."""
+    samples_after: int
+
+    @property
+    def gain(self) -> float:
+        """How much less time a sample takes, as a share of what it took; negative where it takes more."""
+        if not self.before_s:
+            return 0.0
+        return 1 - self.after_s / self.samples_after / (self.before_s / self.samples_before)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with units in the names."""
+        return {
+            "changes": list(self.changes),
+            "before_s": self.before_s,
+            "after_s": self.after_s,
+            "samples_before": self.samples_before,
+            "samples_after": self.samples_after,
+            "gain": self.gain,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bottleneck:
+    """One candidate that was replayed."""
+
+    candidate: Candidate
+    outcome: Outcome
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with units in the names."""
+        return {
+            "name": self.candidate.name,
+            "resource": self.candidate.resource,
+            "why": self.candidate.why,
+            **self.outcome.to_dict(),
+        }
+
+
+def outcome(job: Job, cluster: Cluster, changes: Sequence[str], before: Timeline, replay: Replay) -> Outcome:
+    """Make the changes and replay; raises `InputError` where they cannot be made."""
+    after = replay(*changed(job, cluster, changes))
+    return Outcome(
+        changes=tuple(changes),
+        before_s=before.makespan_s,
+        after_s=after.makespan_s,
+        samples_before=before.program.samples,
+        samples_after=after.program.samples,
+    )
+
+
+def bottlenecks(
+    job: Job, cluster: Cluster, before: Timeline, tried: Sequence[Candidate], replay: Replay
+) -> tuple[list[Bottleneck], list[Candidate]]:
+    """The candidates that were replayed, the one that gains most first, and those that were not worth it.
+
+    A candidate that the job or the cluster does not allow counts among the latter.
+    """
+    worth = WORTH * before.makespan_s
+    found, passed_over = [], []
+    for candidate in tried:
+        try:
+            if candidate.most_s <= worth:
+                passed_over.append(candidate)
+                continue
+            after = outcome(job, cluster, candidate.changes, before, replay)
+        except InputError:
+            passed_over.append(candidate)
+            continue
+        found.append(Bottleneck(candidate=candidate, outcome=after))
+    return sorted(found, key=lambda each: -each.outcome.gain), passed_over

@@ -1,0 +1,152 @@
+"""`profile(job, cluster)`: everything that is known about one modelled training step, as plain values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rpucluster.cluster import Cluster, load_cluster
+from rpucluster.job import Job, load_job
+from rpucluster.lowering import lower
+from rpucluster.metrics import Metrics, summarise
+from rpucluster.partitioner import Plan, partition
+from rpucluster.profile import breakdown
+from rpucluster.profile.bottlenecks import WORTH, bottlenecks, outcome
+from rpucluster.profile.candidates import candidates
+from rpucluster.program import kind_of
+from rpucluster.runlog import RunDirectory
+from rpucluster.timeline import Arranged, Timeline, arrange, replay
+from rpucluster.trace import microbatch_of
+from rpucluster.waits import WORDS, wait_of
+
+Row = dict[str, Any]
+Repeats = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The profile of one modelled training step."""
+
+    timeline: Timeline
+    metrics: Metrics
+    content: Row
+    """Plain JSON values; docs/profile.md says what the keys mean."""
+
+
+def specs_of_run(path: Path) -> tuple[Job, Cluster, Repeats]:
+    """The job and the cluster of a finished run, and how often its reads were repeated, forward and backward, on
+    average over all passes of the run.
+
+    Raises `RunDirectoryError` where it is no finished run.
+    """
+    run = RunDirectory.open(path)
+    counts = run.read_summary()["counts"]
+    repeats = tuple(float(counts.get(f"repeats_per_{way}_pass", 0.0)) for way in ("forward", "backward"))
+    return load_job(path / "job.toml"), load_cluster(path / "cluster.toml"), (repeats[0], repeats[1])
+
+
+class _Replayer:
+    """Plans, lowers and replays; what was lowered last is kept, since most what-ifs change the cluster alone."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        self._repeats = repeats
+        self._last: tuple[Job, Plan, Arranged] | None = None
+
+    def __call__(self, job: Job, cluster: Cluster) -> Timeline:
+        plan = partition(job, cluster)
+        if self._last is None or self._last[:2] != (job, plan):
+            self._last = (job, plan, arrange(lower(plan, job)))
+        return replay(self._last[2], cluster, repeats=self._repeats)
+
+
+def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Repeats = (0.0, 0.0)) -> Profile:
+    """Replay a job's training step, take it apart, and try what would shorten it.
+
+    `repeats` are further passes per vector, forward and backward, that bound management asked for in a real run.
+    Each of `what_if` is ``section.key=value``, replayed by itself, and all of them together where there are several.
+    Raises the classes of `rpucluster.errors` where the job does not fit the cluster, with or without the changes.
+    """
+    timed = _Replayer(repeats)
+    timeline = timed(job, cluster)
+    metrics = summarise(timeline)
+    asked = [[change] for change in what_if] + ([list(what_if)] if len(what_if) > 1 else [])
+    answers = [outcome(job, cluster, changes, timeline, timed).to_dict() for changes in asked]
+    on_path = breakdown.seconds_on_path(timeline)
+    tried, passed_over = bottlenecks(
+        job, cluster, timeline, candidates(job, cluster, timeline, metrics, on_path), timed
+    )
+    content = {
+        "job": job.name,
+        "cluster": cluster.name,
+        "modelled_step_s": timeline.makespan_s,
+        "samples": timeline.program.samples,
+        "operations": len(timeline.program),
+        "repeats": None
+        if not any(repeats)
+        else {
+            "forward": repeats[0],
+            "backward": repeats[1],
+            "step_without_s": _Replayer((0.0, 0.0))(job, cluster).makespan_s,
+        },
+        "compute_fraction": metrics.compute_fraction,
+        "exposed_communication_fraction": metrics.exposed_communication_fraction,
+        "idle_fraction": metrics.idle_fraction,
+        "bubble": metrics.bubble,
+        "energy_J": metrics.energy_J,
+        "energy_by_component_J": dict(metrics.energy_by_component_J),
+        "critical_path_s": dict(metrics.critical_path_s),
+        "bottlenecks": [each.to_dict() for each in tried if each.outcome.gain > WORTH],
+        "no_bottlenecks": [each.to_dict() for each in tried if each.outcome.gain <= WORTH],
+        "not_tried": [candidate.name for candidate in passed_over],
+        "what_if": answers,
+        "exposed_communication": breakdown.exposed(timeline),
+        **_sums(job, timeline, metrics, on_path),
+        "resources": breakdown.resources(timeline),
+        "links": metrics.to_dict()["links"],
+        "critical_path": _critical_path(job, timeline, on_path),
+    }
+    return Profile(timeline=timeline, metrics=metrics, content=content)
+
+
+def _sums(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[int, float]) -> dict[str, list[Row]]:
+    parts = breakdown.by_accelerator_and_layer(timeline, on_path)
+    names = [layer.name for layer in job.network.layers]
+    idle = breakdown.idle_parts(timeline)
+    accelerators = []
+    for use in metrics.to_dict()["accelerators"]:
+        number = use["accelerator"]
+        before, after = idle[number]
+        mine = breakdown.added([sums for (accelerator, _), sums in parts.items() if accelerator == number])
+        accelerators.append({**use, "idle_before_s": before, "idle_after_s": after, **mine.to_dict()})
+    layers = []
+    for layer in sorted({layer for _, layer in parts}):
+        mine = breakdown.added([sums for (_, its), sums in parts.items() if its == layer])
+        layers.append({"layer": layer, "name": names[layer], **mine.to_dict()})
+    both = [
+        {"accelerator": accelerator, "layer": layer, "name": names[layer], **sums.to_dict()}
+        for (accelerator, layer), sums in parts.items()
+    ]
+    return {"accelerators": accelerators, "layers": layers, "accelerators_by_layer": both}
+
+
+def _critical_path(job: Job, timeline: Timeline, on_path: dict[int, float]) -> list[Row]:
+    rows = []
+    for op_id, seconds in on_path.items():
+        op, wait = timeline.program.ops[op_id], wait_of(timeline, op_id)
+        rows.append(
+            {
+                "op": op_id,
+                "label": op.label,
+                "kind": kind_of(op),
+                "accelerators": list(op.accelerators),
+                "layer": op.layer,
+                "microbatch": microbatch_of(op),
+                "start_s": timeline.start_s[op_id],
+                "duration_s": timeline.finish_s[op_id] - timeline.start_s[op_id],
+                "on_path_s": seconds,
+                "waited_s": wait.seconds,
+                "waited_for": WORDS[wait.reason],
+                "waited_for_op": wait.op if wait.op >= 0 else None,
+            }
+        )
+    return rows
