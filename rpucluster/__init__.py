@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rpucluster.cluster import Cluster as Cluster
     from rpucluster.cluster import load_cluster as load_cluster
     from rpucluster.coordinator import Run as Run
-    from rpucluster.coordinator import plan_report as plan_report
     from rpucluster.coordinator import run as run
     from rpucluster.errors import RpuclusterError as RpuclusterError
     from rpucluster.job import Job as Job
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from rpucluster.lowering import lower as lower
     from rpucluster.metrics import Metrics as Metrics
     from rpucluster.metrics import summarise as summarise
+    from rpucluster.modelled import plan_report as plan_report
     from rpucluster.partitioner import Plan as Plan
     from rpucluster.partitioner import partition as partition
     from rpucluster.program import Program as Program
@@ -46,7 +46,7 @@ _HOME = {
     "load_job": "job",
     "lower": "lowering",
     "partition": "partitioner",
-    "plan_report": "coordinator",
+    "plan_report": "modelled",
     "replay": "timeline",
     "run": "coordinator",
     "summarise": "metrics",

@@ -130,10 +130,10 @@ def plan(job: JobName, cluster: ClusterName = None, sets: Sets = None, as_json: 
     """Show which tiles sit on which accelerator and what a step costs, before anything is allocated."""
     the_job, the_cluster = _load(job, cluster, sets or ())
 
-    from rpucluster import coordinator
+    from rpucluster.modelled import plan_report
     from rpucluster.report.text import print_plan
 
-    found = coordinator.plan_report(the_job, the_cluster)
+    found = plan_report(the_job, the_cluster)
     if as_json:
         _print_json(found)
     else:

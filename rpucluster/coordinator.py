@@ -1,8 +1,5 @@
 """The training loop that reads the score twice: the pool performs the program, the timeline prices it."""
 
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,30 +8,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rpucluster import __version__
-from rpucluster.accelerator import Counts, Score, Steps
-from rpucluster.arrays import array_module
+from rpucluster.accelerator import Score, Steps
 from rpucluster.cluster import Cluster
 from rpucluster.config import write_toml
 from rpucluster.data import Dataset, check_against, epoch_order, load_data
-from rpucluster.errors import CapacityError, DataError
+from rpucluster.errors import DataError
+from rpucluster.host_memory import check_memory
 from rpucluster.job import Job
 from rpucluster.kernels import warm_up
 from rpucluster.lowering import lower
-from rpucluster.metrics import Metrics, summarise
-from rpucluster.partitioner import Plan, partition
+from rpucluster.modelled import Modelled, model
 from rpucluster.plan_report import describe
 from rpucluster.pool import LocalPool, Pool, RayPool
-from rpucluster.program import Program, Read
+from rpucluster.run_summary import WallTimes, summary
 from rpucluster.runlog import EpochRow, RunDirectory
-from rpucluster.tile import ReadCount
-from rpucluster.timeline import Timeline, replay
 from rpucluster.weights import WeightDigest, weight_bands
 
 _REPORT_EVERY = 1 << 32
 """Cells times samples after which progress is reported at the latest: a few seconds."""
-BYTES_PER_WORKER = 150 << 20
-"""Host memory of a Ray actor before it holds any array (measured: 95 to 130 MB private)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,51 +50,6 @@ class Run:
 
     directory: RunDirectory
     summary: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Modelled:
-    """The second reading of a job: what its steps cost on the modelled machine."""
-
-    plan: Plan
-    train: Program
-    timeline: Timeline
-    metrics: Metrics
-    average: Program | None
-    average_metrics: Metrics | None
-
-    def seconds(self, steps: int, averages: int) -> float:
-        """Modelled time of that many training steps and averagings, one after the other."""
-        extra = self.average_metrics.modelled_step_s if self.average_metrics else 0.0
-        return steps * self.metrics.modelled_step_s + averages * extra
-
-    def joules(self, steps: int, averages: int) -> float:
-        """Modelled energy of that many training steps and averagings."""
-        extra = self.average_metrics.energy_J if self.average_metrics else 0.0
-        return steps * self.metrics.energy_J + averages * extra
-
-
-def model(job: Job, cluster: Cluster) -> Modelled:
-    """Plan, lower and replay a job without any array.  Raises what `partition` raises."""
-    plan = partition(job, cluster)
-    train = lower(plan, job)
-    timeline = replay(train, cluster)
-    averaging = job.parallel.data > 1 and job.parallel.data_sync == "average"
-    average = lower(plan, job, "average") if averaging else None
-    return Modelled(
-        plan=plan,
-        train=train,
-        timeline=timeline,
-        metrics=summarise(timeline),
-        average=average,
-        average_metrics=summarise(replay(average, cluster)) if average else None,
-    )
-
-
-def plan_report(job: Job, cluster: Cluster) -> dict[str, Any]:
-    """What `plan` prints: where every tile goes and what a step moves, before anything is allocated."""
-    modelled = model(job, cluster)
-    return describe(job, cluster, modelled.plan, modelled.metrics)
 
 
 def run(
@@ -131,7 +77,7 @@ def run(
             f"[train] minibatch {job.train.minibatch} x [parallel] data {job.parallel.data} takes "
             f"{modelled.train.samples} samples a step but {data.name} has {len(data.train_y)} to train on; lower it"
         )
-    _check_memory(job, modelled.plan, executor)
+    check_memory(job, modelled.plan, executor)
     directory = RunDirectory.create(out, job.name)
     directory.write_specs(write_toml(job), write_toml(cluster))
     directory.write_plan(describe(job, cluster, modelled.plan, modelled.metrics))
@@ -153,7 +99,7 @@ def run(
         )
         executor_start_wall_s = time.perf_counter() - warmed
         loop = _Loop(job, modelled, data, pool, directory, report, steps_per_epoch, rows)
-        loop.started_wall_s, loop.executor_start_wall_s = time.perf_counter() - began, executor_start_wall_s
+        loop.times.start_wall_s, loop.times.executor_start_wall_s = time.perf_counter() - began, executor_start_wall_s
         loop.train()
         digest = loop.checkpoint()
         counts = pool.counts()
@@ -164,10 +110,21 @@ def run(
     finally:
         if pool is not None:
             pool.close()
-    summary = _summary(job, cluster, executor, modelled, loop, digest, counts, time.perf_counter() - began)
-    directory.write_summary(summary)
+    told = summary(
+        job,
+        cluster,
+        executor,
+        modelled,
+        last=rows[-1],
+        averages=loop.averages,
+        digest=digest,
+        counts=counts,
+        times=loop.times,
+        wall_s=time.perf_counter() - began,
+    )
+    directory.write_summary(told)
     report(Progress(phase="done", epoch=job.train.epochs, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
-    return Run(directory=directory, summary=summary)
+    return Run(directory=directory, summary=told)
 
 
 class _Loop:
@@ -189,7 +146,7 @@ class _Loop:
         self.rows = rows
         self.evaluations = 0
         self.averages = 0
-        self.started_wall_s = self.executor_start_wall_s = self.train_wall_s = self.evaluate_wall_s = 0.0
+        self.times = WallTimes()
         self._last_checkpoint = time.perf_counter()
         pool.load("train", modelled.train)
         if modelled.average is not None:
@@ -205,7 +162,7 @@ class _Loop:
         for epoch in range(epochs):
             began = time.perf_counter()
             score = self._epoch(epoch, began)
-            self.train_wall_s += time.perf_counter() - began
+            self.times.train_wall_s += time.perf_counter() - began
             last = epoch == epochs - 1
             test = self._evaluate(epoch) if last or (epoch + 1) % self.job.evaluate.every == 0 else None
             self._record(epoch, score, test)
@@ -269,7 +226,7 @@ class _Loop:
             self.pool.perform(f"evaluate {stop - start}", "test", steps)
         score = self.pool.take_score()
         self.evaluations += 1
-        self.evaluate_wall_s += time.perf_counter() - began
+        self.times.evaluate_wall_s += time.perf_counter() - began
         return score
 
     def _record(self, epoch: int, score: Score, test: Score | None) -> None:
@@ -287,7 +244,7 @@ class _Loop:
                 test_accuracy=test.hits / test.samples if test else None,
                 modelled_s=self.modelled.seconds(steps, self.averages),
                 modelled_energy_J=self.modelled.joules(steps, self.averages),
-                wall_s=self.train_wall_s + self.evaluate_wall_s,
+                wall_s=self.times.train_wall_s + self.times.evaluate_wall_s,
                 coincidences=sum(c.pulses.coincidences for c in counts),
                 pulse_slots=sum(c.pulses.slots for c in counts),
             )
@@ -323,88 +280,6 @@ class _Loop:
         return digest.hexdigest()
 
 
-def _summary(
-    job: Job,
-    cluster: Cluster,
-    executor: str,
-    modelled: Modelled,
-    loop: _Loop,
-    digest: str,
-    counts: dict[int, Counts],
-    wall_s: float,
-) -> dict[str, Any]:
-    last, metrics, plan = loop.rows[-1], modelled.metrics, modelled.plan
-    pulses = [c.pulses for c in counts.values()]
-    reads = [c.reads for c in counts.values()]
-    return {
-        "job": job.name,
-        "cluster": cluster.name,
-        "executor": executor,
-        "seed": job.train.seed,
-        "arrays": array_module(job.run.arrays).__name__,
-        "test_accuracy": last.test_accuracy,
-        "test_loss": last.test_loss,
-        "train_loss": last.train_loss,
-        "train_accuracy": last.train_accuracy,
-        "weights": job.network.weights,
-        "weights_sha256": digest,
-        "accelerators": len(plan.accelerators),
-        "accelerators_available": cluster.accelerators,
-        "tiles": sum(shard.block.tiles for shard in plan.shards()),
-        "steps": last.step,
-        "samples": last.samples,
-        "epochs": last.epoch,
-        "modelled_step_s": metrics.modelled_step_s,
-        "modelled_s": last.modelled_s,
-        "modelled_energy_J": last.modelled_energy_J,
-        "modelled_energy_per_step_J": metrics.energy_J,
-        "wall_s": wall_s,
-        "start_wall_s": loop.started_wall_s,
-        "executor_start_wall_s": loop.executor_start_wall_s,
-        "train_wall_s": loop.train_wall_s,
-        "evaluate_wall_s": loop.evaluate_wall_s,
-        "samples_per_s": last.samples / loop.train_wall_s,
-        "compute_fraction": metrics.compute_fraction,
-        "exposed_communication_fraction": metrics.exposed_communication_fraction,
-        "idle_fraction": metrics.idle_fraction,
-        "bubble": metrics.bubble,
-        "counts": {
-            "passes": sum(r.passes for r in reads),
-            "repeats": sum(r.repeats for r in reads),
-            **_repeats_per_pass(job, modelled, last.step, reads),
-            "update_cycles": sum(p.cycles for p in pulses),
-            "pulse_slots": sum(p.slots for p in pulses),
-            "coincidences": sum(p.coincidences for p in pulses),
-            "expected_coincidences": sum(p.expected_coincidences for p in pulses),
-            "line_passes": sum(p.line_passes for p in pulses),
-            "line_slots": sum(p.line_slots for p in pulses),
-            "line_pulses": sum(p.line_pulses for p in pulses),
-            "averages": loop.averages,
-        },
-        "versions": {
-            "rpucluster": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
-    }
-
-
-def _repeats_per_pass(job: Job, modelled: Modelled, steps: int, reads: list[ReadCount]) -> dict[str, float]:
-    """Mean repeats by bound management of a forward and of a backward pass of a tile, evaluation included.
-
-    Repeats are counted without their direction.  Where only one direction manages its bounds they are all its own;
-    where both do, we assume that both repeat equally often.
-    """
-    backward = steps * sum(
-        op.vectors * op.tiles for op in modelled.train if isinstance(op, Read) and op.direction == "backward"
-    )
-    forward = sum(r.passes for r in reads) - backward
-    passes = {"forward": forward, "backward": backward}
-    managed = [way for way in passes if getattr(job, way).bound_management != "none"]
-    rate = sum(r.repeats for r in reads) / (sum(passes[way] for way in managed) or 1)
-    return {f"repeats_per_{way}_pass": rate if way in managed else 0.0 for way in passes}
-
-
 def _evaluate_batches(job: Job, samples: int) -> list[tuple[int, int]]:
     return list(_chunks(samples, job.evaluate.batch))
 
@@ -412,20 +287,3 @@ def _evaluate_batches(job: Job, samples: int) -> list[tuple[int, int]]:
 def _chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
     for start in range(0, total, size):
         yield start, min(start + size, total)
-
-
-def _check_memory(job: Job, plan: Plan, executor: str) -> None:
-    """Refuse a run whose arrays cannot fit this machine's memory."""
-    if sys.platform != "linux" or array_module(job.run.arrays) is not np:
-        return
-    cells = sum(shard.block.cells for shard in plan.shards())
-    workers = -(-len(plan.accelerators) // job.run.accelerators_per_worker) if executor == "ray" else 0
-    arrays = sum(shard.block.cells * job.bytes_per_weight(shard.layer) for shard in plan.shards())
-    needed = arrays + workers * BYTES_PER_WORKER
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > available:
-        raise CapacityError(
-            f"the arrays of {cells:,} cross-points in {workers} worker processes need {needed / 2**30:,.1f} GiB of "
-            f"memory but this machine has {available / 2**30:,.1f} GiB; lower [model] sizes, write [run] "
-            f'tolerances = "recomputed", raise accelerators_per_worker, or use plan, which needs no arrays'
-        )

@@ -1,0 +1,58 @@
+"""The second reading of a job by itself: what its steps cost on the modelled machine."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rpucluster.cluster import Cluster
+from rpucluster.job import Job
+from rpucluster.lowering import lower
+from rpucluster.metrics import Metrics, summarise
+from rpucluster.partitioner import Plan, partition
+from rpucluster.plan_report import describe
+from rpucluster.program import Program
+from rpucluster.timeline import Timeline, replay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modelled:
+    """The second reading of a job: what its steps cost on the modelled machine."""
+
+    plan: Plan
+    train: Program
+    timeline: Timeline
+    metrics: Metrics
+    average: Program | None
+    average_metrics: Metrics | None
+
+    def seconds(self, steps: int, averages: int) -> float:
+        """Modelled time of that many training steps and averagings, one after the other."""
+        extra = self.average_metrics.modelled_step_s if self.average_metrics else 0.0
+        return steps * self.metrics.modelled_step_s + averages * extra
+
+    def joules(self, steps: int, averages: int) -> float:
+        """Modelled energy of that many training steps and averagings."""
+        extra = self.average_metrics.energy_J if self.average_metrics else 0.0
+        return steps * self.metrics.energy_J + averages * extra
+
+
+def model(job: Job, cluster: Cluster) -> Modelled:
+    """Plan, lower and replay a job without any array.  Raises what `partition` raises."""
+    plan = partition(job, cluster)
+    train = lower(plan, job)
+    timeline = replay(train, cluster)
+    averaging = job.parallel.data > 1 and job.parallel.data_sync == "average"
+    average = lower(plan, job, "average") if averaging else None
+    return Modelled(
+        plan=plan,
+        train=train,
+        timeline=timeline,
+        metrics=summarise(timeline),
+        average=average,
+        average_metrics=summarise(replay(average, cluster)) if average else None,
+    )
+
+
+def plan_report(job: Job, cluster: Cluster) -> dict[str, Any]:
+    """What `plan` prints: where every tile goes and what a step moves, before anything is allocated."""
+    modelled = model(job, cluster)
+    return describe(job, cluster, modelled.plan, modelled.metrics)
