@@ -8,6 +8,7 @@ that assignment and nothing more.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -58,12 +59,12 @@ class LayerPlan:
     blocks: tuple[Block | None, ...]
     """One block per tensor rank; None where the layer has fewer tile rows or columns than there are ranks."""
 
-    @property
+    @cached_property
     def holders(self) -> tuple[int, ...]:
         """The tensor ranks that hold tiles of the layer."""
         return tuple(rank for rank, block in enumerate(self.blocks) if block is not None)
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Range | None, ...]:
         """The inputs that each rank must have before the forward pass (the bias line is its own).
 
@@ -74,7 +75,7 @@ class LayerPlan:
             for block in self.blocks
         )
 
-    @property
+    @cached_property
     def gives(self) -> tuple[Range | None, ...]:
         """The outputs that each rank has after the forward pass, and whose errors it needs before the backward."""
         return tuple(None if block is None else block.rows for block in self.blocks)
@@ -122,17 +123,18 @@ class Plan:
 
     def accelerator(self, replica: int, stage: int, tensor_rank: int) -> int:
         """The number of the accelerator at a place of the mesh; `placement` names the innermost axis first."""
-        place = {
-            "tensor": (tensor_rank, self.tensor),
-            "pipeline": (stage, self.pipeline),
-            "data": (replica, self.data),
-        }
-        number, stride = 0, 1
+        strides = self._strides
+        return replica * strides["data"] + stage * strides["pipeline"] + tensor_rank * strides["tensor"]
+
+    @cached_property
+    def _strides(self) -> dict[str, int]:
+        """What one step along each axis of the mesh adds to an accelerator's number."""
+        sizes = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data}
+        strides, stride = {}, 1
         for axis in self.placement:
-            position, size = place[axis]
-            number += position * stride
-            stride *= size
-        return number
+            strides[axis] = stride
+            stride *= sizes[axis]
+        return strides
 
     def ranks(self) -> Iterator[tuple[int, int, int, int]]:
         """Every (replica, stage, tensor rank, accelerator) of the mesh."""
