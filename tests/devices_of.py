@@ -19,6 +19,7 @@ from rpucluster.devices import (
 COARSE = {"dw_min": 0.03}
 LAWS: dict[str, Pulsed] = {
     "constant": ConstantStep(**COARSE, log_normal=True),
+    "constant-signed": ConstantStep(**COARSE, fold=False, dw_min_dtod=1.5, w_max_dtod=1.0, w_min_dtod=1.0),
     "linear": LinearStep(**COARSE, gamma_up=0.4, gamma_down=0.2),
     "linear-own": LinearStep(**COARSE, gamma_up=0.4, gamma_down=0.2, mean_bound_reference=False, additive_noise=True),
     "linear-equal": LinearStep(**COARSE, gamma_up=0.4, gamma_up_dtod=0.0, gamma_down_dtod=0.0),

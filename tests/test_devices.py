@@ -1,6 +1,7 @@
 """Device models: the spread of their tolerances, their presets and the messages about wrong parameters."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from rpucluster.devices import (
     PiecewiseStep,
     PowerStep,
     PulsedDevice,
+    SoftBounds,
     device_from,
     draw_lanes,
 )
@@ -45,6 +47,24 @@ def test_tolerances_have_the_spread_that_the_preset_says() -> None:
         # folding the 4e-4 of the cells beyond 3.33 deviations changes neither by as much as their standard errors
         assert values.mean() == pytest.approx(mean, abs=4 * abs(mean) * spread / np.sqrt(n))
         assert values.std() == pytest.approx(abs(mean) * spread, rel=4 / np.sqrt(2 * n) + 1e-3)
+
+
+def test_draws_beyond_zero_are_folded_or_keep_their_sign() -> None:
+    """Of normals with spread s over the mean, a share Phi(-1 / s) lies beyond zero; folded, the mean of their size is
+    s sqrt(2 / pi) exp(-1 / 2 s^2) + 1 - 2 Phi(-1 / s) of the mean."""
+    spread, n = 1.6, len(CELLS)
+    device = ConstantStep(dw_min_dtod=spread, up_down_dtod=0.0, w_max_dtod=spread, w_min_dtod=spread)
+    beyond = (1 + math.erf(-1 / spread / math.sqrt(2))) / 2
+    folded = spread * math.sqrt(2 / math.pi) * math.exp(-0.5 / spread**2) + 1 - 2 * beyond
+    sizes, signed = drawn(device), drawn(dataclasses.replace(device, fold=False))
+    for part, mean in (("up", 0.001), ("down", 0.001), ("upper", 0.6), ("lower", -0.6)):
+        size, value = getattr(sizes, part) / mean, getattr(signed, part) / mean
+        np.testing.assert_array_equal(size, np.abs(value))
+        assert (value < 0).mean() == pytest.approx(beyond, abs=4 * math.sqrt(beyond * (1 - beyond) / n))
+        assert value.mean() == pytest.approx(1, abs=4 * spread / math.sqrt(n))
+        assert size.mean() == pytest.approx(folded, abs=4 * spread / math.sqrt(n))
+    with pytest.raises(ValueError, match="fold = false: only constant steps keep their sign; write fold = true"):
+        SoftBounds(fold=False)
 
 
 def test_steps_spread_together_and_their_difference_apart() -> None:

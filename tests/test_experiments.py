@@ -86,14 +86,16 @@ def test_no_recalled_value_is_called_the_papers() -> None:
                 assert "paper" not in reference.code.short
 
 
-def test_the_nine_stress_tests_change_one_thing_each() -> None:
+def test_the_stress_tests_change_one_thing_each() -> None:
     """What a stress test writes besides the base settings names one device parameter (of a pair) or the noise."""
     expected = {
         "A": {"device.dw_min"},
         "B": {"device.w_max", "device.w_min"},
         "C": {"device.dw_min_std"},
         "D": {"device.dw_min_dtod"},
+        "Ds": {"device.fold", "device.dw_min_dtod"},
         "E": {"device.w_max", "device.w_min", "device.w_max_dtod", "device.w_min_dtod"},
+        "Es": {"device.fold", "device.w_max", "device.w_min", "device.w_max_dtod", "device.w_min_dtod"},
         "F": {"device.up_down"},
         "G": {"device.up_down"},
         "H": {"device.up_down_dtod"},
@@ -122,7 +124,9 @@ def test_the_gain_is_one_at_the_first_rate_for_every_pulse_length() -> None:
 
 def test_panels_by_name() -> None:
     assert [panel.id for panel in panels_of(("fig3",), ("A", "fig3.I"))] == ["fig3.A", "fig3.I"]
-    with pytest.raises(ConfigError, match="--only J: no such panel of fig3; panels are A, B, C, D, E, F, G, H, I"):
+    with pytest.raises(
+        ConfigError, match="--only J: no such panel of fig3; panels are A, B, C, D, Ds, E, Es, F, G, H, I"
+    ):
         panels_of(("fig3",), ("J",))
 
 

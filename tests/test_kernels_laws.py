@@ -52,7 +52,10 @@ def updated(
     return grids
 
 
-COMBINED = [*((law, "all") for law in LAWS), *(("soft", option) for option in OPTIONS), ("constant", "none")]
+COMBINED = [
+    *((law, "all") for law in LAWS), *(("soft", option) for option in OPTIONS), ("constant", "none"),
+    ("constant-signed", "none"), ("constant-signed", "half-select"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("law", "option"), COMBINED)

@@ -10,7 +10,7 @@ from rpucluster.devices.base import LANE_UNIT, Cells, Int16, Law, require, requi
 from rpucluster.elementary import exp
 from rpucluster.rng import Float32
 
-COMMON_CONSTANTS: Final = 12
+COMMON_CONSTANTS: Final = 13
 """Constants of every pulsed device; those of its law follow."""
 F32 = np.float32
 _ONE = F32(1)
@@ -49,6 +49,9 @@ class Pulsed(ABC):
     log_normal: bool = False
     """The gain of a device is exp(dw_min_dtod z) rather than 1 + dw_min_dtod z; its median is 1, not its mean.
     aihwkit: dw_min_dtod_log_normal; the median was measured there."""
+    fold: bool = True
+    """Whether a step or bound that is drawn beyond zero is folded to its magnitude, as aihwkit does.  Else it keeps its
+    sign: such a device moves the wrong way, or has both bounds on one side of zero; for constant steps only."""
     dw_min_std: float = 0.3
     """Cycle-to-cycle standard deviation of one step, relative to the device's own; at least 0.
 
@@ -110,7 +113,9 @@ class Pulsed(ABC):
             require(name, getattr(self, name), getattr(self, name) >= 0, "a number of at least 0, such as 0.1")
         require("lifetime", self.lifetime, self.lifetime == 0 or self.lifetime >= 1, "0 for none, or 1 or more")
         require("reset_level", self.reset_level, True, "a weight, such as 0.0")
-        require_flags(self, "log_normal")
+        require_flags(self, "log_normal", "fold")
+        if not self.fold and self.law != Law.CONSTANT:
+            raise ValueError("fold = false: only constant steps keep their sign; write fold = true")
 
     def require_spread(self, *names: str) -> None:
         """Raise ValueError, one line, for a relative spread below 0."""
@@ -125,7 +130,7 @@ class Pulsed(ABC):
     @property
     def plain(self) -> bool:
         """Whether only steps and bounds of each cell matter: n pulses are one draw, and nothing else ever moves it."""
-        options = (self.log_normal, self.stuck, self.half_select, self.write_noise)
+        options = (self.log_normal, not self.fold, self.stuck, self.half_select, self.write_noise)
         return self.law == Law.CONSTANT and not any(options) and not self.relaxes
 
     @property
@@ -159,14 +164,15 @@ class Pulsed(ABC):
         return (
             self.dw_min, self.dw_min_dtod, self.up_down_dtod, min(self.up_down, 0.0), min(-self.up_down, 0.0),
             self.w_max, self.w_max_dtod, self.w_min, self.w_min_dtod,
-            self.stuck, self.stuck_range, float(self.log_normal),
+            self.stuck, self.stuck_range, float(self.log_normal), float(self.fold),
         )  # fmt: skip
 
     def common_cells(self, lanes: Int16) -> Cells:
         """Steps and bounds before the law and before cells get stuck; int16 (lanes, n) to float32 (n,).
 
         gain = 1 + dw_min_dtod z0, or exp(dw_min_dtod z0), r = up_down_dtod z1, steps dw_min |gain + bias +- r|,
-        bounds |w_max (1 + w_max_dtod z2)| and -|w_min (1 + w_min_dtod z3)| (aihwkit's construction).
+        bounds |w_max (1 + w_max_dtod z2)| and -|w_min (1 + w_min_dtod z3)| (aihwkit's construction); without `fold`
+        none of them is folded.
         """
         one = F32(1)
         dw_min, dw_min_dtod, up_down_dtod, bias_up, bias_down, w_max, w_max_dtod, w_min, w_min_dtod = (
@@ -176,13 +182,18 @@ class Pulsed(ABC):
         gain = exp(dw_min_dtod * z0) if self.log_normal else one + dw_min_dtod * z0
         r = up_down_dtod * z1
         nothing = np.zeros_like(gain)
-        return Cells(
-            up=np.abs((gain + bias_up) + r) * dw_min,
-            down=np.abs((gain + bias_down) - r) * dw_min,
-            lower=-np.abs(w_min * (one + w_min_dtod * z3)),
-            upper=np.abs(w_max * (one + w_max_dtod * z2)),
+        cells = Cells(
+            up=((gain + bias_up) + r) * dw_min,
+            down=((gain + bias_down) - r) * dw_min,
+            lower=w_min * (one + w_min_dtod * z3),
+            upper=w_max * (one + w_max_dtod * z2),
             e0=nothing,
             e1=nothing,
+        )
+        if not self.fold:
+            return cells
+        return cells._replace(
+            up=np.abs(cells.up), down=np.abs(cells.down), lower=-np.abs(cells.lower), upper=np.abs(cells.upper)
         )
 
     def with_stuck(self, cells: Cells, lanes: Int16) -> Cells:

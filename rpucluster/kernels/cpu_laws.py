@@ -16,8 +16,8 @@ UP, DOWN, LOW, HIGH, E0, E1 = range(6)
 """Rows of `cpu_chunk.General.cells`."""
 LINEAR, _EXPONENTIAL, _POWER = int(Law.LINEAR), int(Law.EXPONENTIAL), int(Law.POWER)
 _PIECEWISE = int(Law.PIECEWISE)
-_W_MAX, _W_MIN, _STUCK, _STUCK_RANGE, _LOG_NORMAL = (CONSTANTS + place for place in (5, 7, 9, 10, 11))
-_OWN = CONSTANTS + 12  # the first constant of a law
+_W_MAX, _W_MIN, _STUCK, _STUCK_RANGE, _LOG_NORMAL, _FOLD = (CONSTANTS + place for place in (5, 7, 9, 10, 11, 12))
+_OWN = CONSTANTS + 13  # the first constant of a law
 SOFT = _OWN
 """Place of what tells soft bounds from linear steps."""
 _ZERO, _ONE, _TWO, _HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
@@ -59,10 +59,15 @@ def make_cells(g: Any, count: int, law: int, floats: Any) -> None:
         h = np.uint64(k)
         word = words[0, h]
         gain, r = f[E0, h], up_down_dtod * normal_lane(word, 1)
-        f[UP, h] = abs((gain + bias_up) + r) * dw_min
-        f[DOWN, h] = abs((gain + bias_down) - r) * dw_min
-        f[LOW, h] = -abs(w_min * (_ONE + w_min_dtod * normal_lane(word, 3)))
-        f[HIGH, h] = abs(w_max * (_ONE + w_max_dtod * normal_lane(word, 2)))
+        f[UP, h] = ((gain + bias_up) + r) * dw_min
+        f[DOWN, h] = ((gain + bias_down) - r) * dw_min
+        f[LOW, h] = w_min * (_ONE + w_min_dtod * normal_lane(word, 3))
+        f[HIGH, h] = w_max * (_ONE + w_max_dtod * normal_lane(word, 2))
+    if floats[_FOLD] != _ZERO:
+        for k in range(count):
+            h = np.uint64(k)
+            f[UP, h], f[DOWN, h] = abs(f[UP, h]), abs(f[DOWN, h])
+            f[LOW, h], f[HIGH, h] = -abs(f[LOW, h]), abs(f[HIGH, h])
     if law == LINEAR:
         _linear_cells(f, words, count, floats)
     elif law == _EXPONENTIAL:

@@ -4,7 +4,7 @@
 // Number of the draw, among the 32 of a cell in REPLAY_NOISE, of the pulses on one line alone.
 #define ALONE 31
 // First of the constants of a law.
-#define OWN 12
+#define OWN 13
 
 // Tolerances of a cell of any device.
 struct Wide { float up, down, low, high, e0, e1; };
@@ -89,9 +89,13 @@ __device__ Wide wide_cell(const Lanes& l, const float* f) {
     float gain = c[1] * normal_lane(l.of[0]), r = c[2] * normal_lane(l.of[1]);
     gain = c[11] != 0.0f ? exp_sum(gain, 0.0f) : 1.0f + gain;
     Wide w = {
-        fabsf((gain + c[3]) + r) * c[0], fabsf((gain + c[4]) - r) * c[0],
-        -fabsf(c[7] * (1.0f + c[8] * normal_lane(l.of[3]))), fabsf(c[5] * (1.0f + c[6] * normal_lane(l.of[2]))),
+        ((gain + c[3]) + r) * c[0], ((gain + c[4]) - r) * c[0],
+        c[7] * (1.0f + c[8] * normal_lane(l.of[3])), c[5] * (1.0f + c[6] * normal_lane(l.of[2])),
         0.0f, 0.0f};
+    if (c[12] != 0.0f) {
+        w.up = fabsf(w.up), w.down = fabsf(w.down);
+        w.low = -fabsf(w.low), w.high = fabsf(w.high);
+    }
     const float* own = c + OWN;
     if (law == LAW_LINEAR && own[0] == 0.0f) {
         float rise = own[1] + own[2] * z4, fall = own[3] + own[4] * z5;

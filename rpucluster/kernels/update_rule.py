@@ -63,7 +63,7 @@ def require_batch_noise(device: Any) -> None:
     why = f"the step of {type(device).__name__} depends on its weight, which changes within a batch"
     if not device.step_depends_on_weight:
         names = ("log_normal", "stuck", "half_select", "write_noise", "lifetime", "diffusion")
-        name = next(name for name in names if getattr(device, name))
+        name = next((name for name in names if getattr(device, name)), "fold")
         why = f"{name} = {getattr(device, name)} is performed pulse by pulse"
     raise ValueError(f'noise_per = "batch", but {why}; write noise_per = "sample"')
 
