@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rpucluster.cluster import Accelerator, Cluster
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send
 from rpucluster.timeline import Timeline, arrange, replay
-from rpucluster.topology import Axis, Network
+from rpucluster.topology import Axis, Faults, Network
 from tests.ops import collective, digital, program, random_program, read, send
 
 NS = 1e-9
@@ -105,6 +105,38 @@ def test_two_layers_queue_at_the_network_on_the_chip() -> None:
     ops = [read(0, 0, layer=0), read(1, 0, layer=1), read(2, 1, layer=0)]
     narrow = cluster(chip={"on_chip_bandwidth": "0.28 GB/s"})  # 28 bytes of a read take 100 ns
     assert spans(replay(program(*ops), narrow)) == [(0, 100), (0, 200), (0, 100)]
+
+
+# --- what is slow ---
+
+
+def test_everything_on_a_slow_accelerator_takes_longer_and_nothing_else() -> None:
+    ops = (read(0, 0), read(1, 3, additions=100), digital(2, 3, 40, [1]), send(3, 3, 2, 1000, [2]), read(4, 2, [3]))
+    slow = cluster().model_copy(update={"faults": Faults(slow_accelerators={"3": 1.5})})
+    assert spans(replay(program(*ops), slow)) == [(0, 80), (0, 150), (150, 210), (210, 2210), (2210, 2290)]
+
+
+# --- many links at once ---
+
+
+def test_links_taken_as_one_change_nothing() -> None:
+    """Groups that hold all links between their members, and sends that hold single ones of them, against the same
+    program in which a send of nothing but its time breaks every set of links up."""
+    draw = random.Random(random.randrange(2**32))
+    ops: list[Op] = []
+    for i in range(60):
+        deps = sorted({draw.randrange(i) for _ in range(2)}) if i else []
+        if draw.random() < 0.5:
+            members = draw.choice([range(4), range(4, 8), range(8)])
+            ops.append(collective(i, "all_reduce", members, draw.randrange(4000), deps))
+        else:
+            ops.append(send(i, draw.randrange(8), draw.randrange(8), draw.randrange(2000), deps))
+    # a byte over each link once all is over: then no two links are held by the same prices
+    pairs = [(a, b) for a in range(8) for b in range(8) if a != b]
+    apart = [*ops, *(send(60 + i, a, b, 5000 + i, range(60)) for i, (a, b) in enumerate(pairs))]
+    for contention in ("fifo", "fair"):
+        machine = cluster(8, kind="fully_connected", contention=contention)
+        assert replay(program(*apart), machine).finish_s[:60] == replay(program(*ops), machine).finish_s
 
 
 # --- layers that stream ---

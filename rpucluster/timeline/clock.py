@@ -7,11 +7,9 @@ its other links.  On an axis with ``contention = "fair"`` transfers share the
 bandwidth, max-min.  Everything else overlaps as the dependencies allow.
 """
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rpucluster.cluster import Cluster
 from rpucluster.errors import InputError
@@ -19,6 +17,7 @@ from rpucluster.program import Program
 from rpucluster.timeline import events
 from rpucluster.timeline.compiled import compiled_play
 from rpucluster.timeline.events import Demands, Machine, State
+from rpucluster.timeline.link_demands import demands_on_links
 from rpucluster.timeline.order import Arranged, Order, arrange
 from rpucluster.timeline.prices import Price, Repeats, price_of
 from rpucluster.timeline.timeline import REASONS, Timeline
@@ -69,52 +68,32 @@ def replay(
 
 
 def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) -> tuple[Demands, Machine]:
-    network, chip = cluster.network, cluster.accelerator
-    links: dict[int, int] = {}
-    holds, shares, rates = [], [], []
-    for price in prices:
-        holds.append([(links.setdefault(link, len(links)), begin, end) for link, begin, end in price.holds])
-        shared = [
-            (links.setdefault(link, len(links)), nbytes / price.transfer_s)
-            for link, nbytes in (price.link_bytes or {}).items()
-            if price.transfer_s > 0 and network.axis_of(link).contention == "fair"
-        ]
-        shares.append(shared)
-        rates.append(max((rate for _, rate in shared), default=0.0))
-    hold_link, hold_begin, hold_end = _columns(holds, 3)
-    share_link, share_rate = _columns(shares, 2)
+    chip = cluster.accelerator
+    links = demands_on_links([price.sending for price in prices], cluster.network)
     demands = Demands(
         seconds=np.array([price.seconds for price in prices]),
         analog=np.array([price.analog_s for price in prices]),
         lead=np.array([price.lead_s for price in prices]),
         on_chip=np.array([price.on_chip_s for price in prices]),
         digital=np.array([price.digital_s for price in prices]),
-        transfer=np.array([price.transfer_s for price in prices]),
-        hold_first=_firsts(holds),
-        hold_link=hold_link.astype(np.int64),
-        hold_begin=hold_begin,
-        hold_end=hold_end,
-        share_first=_firsts(shares),
-        share_link=share_link.astype(np.int64),
-        share_rate=share_rate,
-        top_rate=np.array(rates),
+        transfer=np.array([price.sending.transfer_s if price.sending else 0.0 for price in prices]),
+        hold_first=links.hold_first,
+        hold_link=links.hold_link,
+        hold_begin=links.hold_begin,
+        hold_end=links.hold_end,
+        share_first=links.share_first,
+        share_link=links.share_link,
+        share_rate=links.share_rate,
+        top_rate=links.top_rate,
     )
+    slowdowns = cluster.faults.slowdowns
     machine = Machine(
         active=np.array([chip.active_tiles if tiles > chip.active_tiles else 0 for tiles in arranged.held], np.int64),
-        slow=np.ones(len(arranged.held)),
+        slow=np.array([slowdowns.get(accelerator, 1.0) for accelerator in arranged.program.accelerators]),
         streaming=np.array([chip.layer_streaming]),
-        capacity=np.array([network.bandwidth_of(link) for link in links], np.float64),
+        capacity=links.capacity,
     )
     return demands, machine
-
-
-def _columns(rows: Sequence[Sequence[tuple[float, ...]]], width: int) -> NDArray[np.float64]:
-    """The rows of all lists, one after the other, by column."""
-    return np.array([row for part in rows for row in part], np.float64).reshape(-1, width).T
-
-
-def _firsts(rows: Sequence[Sequence[object]]) -> NDArray[np.int64]:
-    return np.cumsum([0, *map(len, rows)]).astype(np.int64)
 
 
 def _state(order: Order, machine: Machine, arrays: bool) -> State:

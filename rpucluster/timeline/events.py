@@ -192,7 +192,8 @@ def issue(place: int, now: float, why: int, order: Order, demands: Demands, mach
         state.idle[place] -= min(order.tiles[op], limit)
         compute(op, now, order, demands, machine, state)
         push(state, state.finish[op], op)
-        why = op
+        if why < 0:  # those behind it waited for what it waited for
+            why = state.cause[op]
         op = order.issued_next[op]
         state.head[place] = op
 

@@ -1,10 +1,9 @@
 """What an operation costs on a cluster: its demands on arrays, digital units, the chip's network and links."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from rpucluster.cluster import Accelerator, Cluster
-from rpucluster.collective import CollectiveCost, Hold, cost, send_cost
+from rpucluster.collective import CollectiveCost, cost, send_cost
 from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update
 
 
@@ -33,10 +32,8 @@ class Price(NamedTuple):
     """Of the network on the chip."""
     digital_s: float = 0.0
     """Of the digital units."""
-    transfer_s: float = 0.0
-    """The part of a transfer that gets longer where its links are shared; the rest is latency."""
-    holds: tuple[Hold, ...] = ()
-    link_bytes: Mapping[int, float] | None = None
+    sending: CollectiveCost | None = None
+    """Of a transfer: what it puts on links."""
 
 
 Repeats = tuple[float, float]
@@ -152,10 +149,4 @@ def _rewrite(op: Rewrite, chip: Accelerator) -> Price:
 
 
 def _sent(sending: CollectiveCost) -> Price:
-    return Price(
-        energy=Energy(links=sending.energy_J),
-        seconds=sending.modelled_s,
-        transfer_s=sending.transfer_s,
-        holds=sending.holds,
-        link_bytes=sending.link_bytes,
-    )
+    return Price(energy=Energy(links=sending.energy_J), seconds=sending.modelled_s, sending=sending)

@@ -62,7 +62,8 @@ class Timeline:
             times[price] = times.get(price, 0) + 1
         total: dict[int, float] = {}
         for price, count in times.items():
-            for link, nbytes in (self.prices[price].link_bytes or {}).items():
+            sending = self.prices[price].sending
+            for link, nbytes in sending.link_bytes.items() if sending else ():
                 total[link] = total.get(link, 0.0) + count * nbytes
         return dict(sorted(total.items()))
 
@@ -83,13 +84,13 @@ class Timeline:
         return tuple(reversed(path))
 
     def link_spans(self) -> list[LinkSpan]:
-        """Every use of a link, by operation: while it is held, or where nothing is held, for the whole transfer."""
+        """Every use of a link, by operation: while a send passes over it, and for the whole of a collective."""
         spans = []
         for op, price in enumerate(self.price):
+            sending = self.prices[price].sending
+            if sending is None:
+                continue
             begin, end = self.start_s[op], self.finish_s[op]
-            held = {hold.link: hold for hold in self.prices[price].holds}
-            for link in self.prices[price].link_bytes or ():
-                hold = held.get(link)
-                span = (begin, end) if hold is None else (begin + hold.begin, begin + hold.end)
-                spans.append(LinkSpan(link, op, *span))
+            passing = {hold.link: (begin + hold.begin, begin + hold.end) for hold in sending.passing or ()}
+            spans += [LinkSpan(link, op, *passing.get(link, (begin, end))) for link in sending.link_bytes]
         return spans
