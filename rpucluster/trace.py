@@ -5,10 +5,14 @@ as threads, then each axis of the network with its links as threads.  Viewers wa
 what runs side by side (the arrays of two layers, two transfers) gets further lanes.
 """
 
+import gzip
+import json
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from rpucluster.files import write_atomically
 from rpucluster.program import Collective, Op, Rewrite, Send, kind_of
 from rpucluster.timeline import LinkSpan, Timeline
 
@@ -79,6 +83,13 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     return _Trace(timeline).content()
 
 
+def write_trace(path: Path, timeline: Timeline) -> None:
+    """Write a trace, compressed with gzip; equal timelines give equal bytes.  Raises `RunError` where it cannot be."""
+    text = json.dumps(chrome_trace(timeline), separators=(",", ":"), allow_nan=False)
+    # no clock reading in the header, so that the file depends on its content alone
+    write_atomically(path, gzip.compress(text.encode(), 6, mtime=0))
+
+
 class _Trace:
     """One trace under construction."""
 
@@ -143,11 +154,12 @@ class _Trace:
         for span in sorted(self._timeline.link_spans(), key=lambda span: (span.link, span.begin_s, span.op)):
             by_link.setdefault(span.link, []).append(span)
         changes: dict[int, dict[int, int]] = {}
+        pids: dict[str, int] = {}
         for link, uses in by_link.items():
             described = network.link(link)
-            axis = network.axis.index(described.axis)
-            pid = self._first_axis + axis
-            self._processes[pid] = f"links of {described.axis.name}"
+            name = f"links of {described.axis.name}" if described.axis in network.axis else "links"
+            pid = pids.setdefault(name, self._first_axis + len(pids))
+            self._processes[pid] = name
             spans = [(_picoseconds(use.begin_s), _picoseconds(use.end_s)) for use in uses]
             for use, (begin, end), lane in zip(uses, spans, lanes(spans), strict=True):
                 tid = _LANES_PER_TRACK * link + lane + 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.metrics import Metrics
+from rpucluster.profile.breakdown import Crossed
 from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update, kind_of
 from rpucluster.timeline import Timeline
 from rpucluster.topology import Axis
@@ -23,9 +24,8 @@ class Candidate:
     name: str
     """The resource and what becomes of it, such as ``axis "board" bandwidth x2``."""
     resource: str
-    """bandwidth, latency, digital_units, on_chip_network, active_tiles, forward, backward, update,
-    slow_accelerator, pipeline_bubble or
-    microbatch_size."""
+    """bandwidth, latency, digital_units, on_chip_network, active_tiles, forward, backward, update, layer_by_layer,
+    slow_accelerator, pipeline_bubble or microbatch_size."""
     changes: tuple[str, ...]
     """As ``--what-if`` takes them."""
     most_s: float
@@ -46,31 +46,31 @@ def candidates(
 
 
 def _network(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> list[Candidate]:
-    network = cluster.network
-    crossing: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    parallel: dict[int, set[str]] = defaultdict(set)
+    crossing: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    parallel: dict[str, set[str]] = defaultdict(set)
+    crossed = Crossed(timeline)
     for op_id, seconds in on_path.items():
         op = timeline.program.ops[op_id]
         if isinstance(op, Collective | Send):
-            for k in network.crossed(op.accelerators):
-                crossing[k][f"{kind_of(op).replace('_', '-')} of {_payload(op)}"] += seconds
-                parallel[k].add("pipeline" if isinstance(op, Send) else PARALLEL.get(op.payload, "tensor"))
+            for name in crossed(op_id):
+                crossing[name][f"{kind_of(op).replace('_', '-')} of {_payload(op)}"] += seconds
+                parallel[name].add("pipeline" if isinstance(op, Send) else PARALLEL.get(op.payload, "tensor"))
     found = []
-    for k, kinds in sorted(crossing.items()):
-        axis, seconds = network.axis[k], math.fsum(kinds.values())
-        role = "/".join(sorted(parallel[k], key=("tensor", "pipeline", "data").index))
+    for axis in cluster.network.axis:
+        kinds = crossing.get(axis.name, {})
+        seconds = math.fsum(kinds.values())
+        role = "/".join(sorted(parallel[axis.name], key=("tensor", "pipeline", "data").index))
         longest = ", ".join(
             f"{name} {_time(part)}" for name, part in sorted(kinds.items(), key=lambda item: -item[1])[:3]
         )
-        why = f"transfers over it are {_share(seconds, timeline)}: {longest}"
         for key, change in _speeds(axis):
             found.append(
                 Candidate(
-                    name=f'{role} axis "{axis.name}" {key} {change}',
+                    name=f'{role} axis "{axis.name}" {key} {change}'.lstrip(),
                     resource=key,
                     changes=(f"network.axis.{axis.name}.{key}={change}",),
                     most_s=seconds / 2,
-                    why=why,
+                    why=f"transfers over it are {_share(seconds, timeline)}: {longest}",
                 )
             )
     return found
@@ -100,7 +100,7 @@ def _chip(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> li
             changes=("accelerator.digital_rate=x2",),
             most_s=(digital + joined + path_s(Update)) / 2,
             why=f"digital work is {_share(digital, timeline)}"
-            + (f", and reads that add partial sums up {_time(joined)} more" if joined else ""),
+            + (f", and reads that also add partial sums up are {_time(joined)} more" if joined else ""),
         ),
         Candidate(
             name="on-chip network x2",
@@ -136,6 +136,18 @@ def _chip(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> li
                 changes=changes,
                 most_s=seconds / 2,
                 why=f"{resource} passes are {_share(seconds, timeline)}",
+            )
+        )
+    if not chip.layer_streaming:
+        passing = digital + path_s(Read)
+        found.append(
+            Candidate(
+                name="layers that pass vectors on one by one",
+                resource="layer_by_layer",
+                changes=("accelerator.layer_streaming=true",),
+                most_s=passing,
+                why=f"reads and digital work, which begin once all vectors of a microbatch are there, are "
+                f"{_share(passing, timeline)}",
             )
         )
     updates = path_s(Update, Rewrite)
@@ -175,6 +187,16 @@ def _microbatches(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[
                 f"{timeline.program.microbatches} microbatches in {stages} stages",
             )
         )
+        if job.parallel.schedule in ("gpipe", "1f1b"):
+            found.append(
+                Candidate(
+                    name=f"pipeline of {stages} stages: interleaved, two runs of layers each",
+                    resource="pipeline_bubble",
+                    changes=("parallel.schedule=interleaved", "parallel.virtual_stages=2"),
+                    most_s=metrics.idle_fraction * timeline.makespan_s,
+                    why=f"accelerators are idle {100 * metrics.idle_fraction:.0f} % of the step on average",
+                )
+            )
     sending = math.fsum(s for op, s in on_path.items() if isinstance(ops[op], Collective | Send))
     if train.minibatch % (2 * train.microbatch) == 0:
         found.append(
