@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from rpucluster.config import (
     AsTable,
+    Bytes,
     BytesPerSecond,
     Joules,
     JoulesPerByte,
@@ -99,6 +100,10 @@ class Accelerator(Spec):
     """Output lines that share one converter, one after the other.  S [H19]."""
     conversion_time: Seconds = Field("5 ns", ge=0, lt=math.inf, validate_default=True)
     """Of one ADC sample.  S [H19]: 200 MS/s; 16 lines take the 80 ns of a pass, which hides them."""
+
+    buffer: Annotated[Bytes, Field(gt=0)] | None = None
+    """Memory for what waits outside of tiles: activations, errors, sums, dense gradients.  Unwritten, it is not
+    checked.  U: the paper does not say."""
 
     forward: Annotated[Converters, AsTable()] = Converters()
     """Converters, output bound and read noise of a forward pass."""

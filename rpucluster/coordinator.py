@@ -80,7 +80,7 @@ def run(
     check_memory(job, modelled.plan, executor)
     directory = RunDirectory.create(out, job.name)
     directory.write_specs(write_toml(job), write_toml(cluster))
-    directory.write_plan(describe(job, cluster, modelled.plan, modelled.metrics))
+    directory.write_plan(describe(job, cluster, modelled.plan, modelled.metrics, modelled.buffers))
     directory.write_timeline(modelled.timeline, modelled.metrics)
     directory.write_trace(modelled.timeline)
     report = progress if progress is not None else lambda _: None

@@ -87,6 +87,8 @@ class Holdings:
 
     def compiles(self, row: Any) -> bool:
         """Whether a row of a tape is work for a part of compiled code; shapes and settings decide."""
+        if row[step.CODE] in step.LEFT_TO_ARRAYS:
+            return False
         grid, vectors = self.by_slot[row[step.SLOT]].grid, int(row[step.ROWS])
         if row[step.CODE] == step.READ:
             return not grid.large_read(vectors)

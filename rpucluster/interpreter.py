@@ -79,6 +79,14 @@ class Interpreter:
                 self._digital.derive(function, *views)
             case step.UPDATE:
                 return self._update(held.grid, views, feed.learning_rate, sample)
+            case step.ACCUMULATE:
+                self._accumulate(row[step.MODE], *views)
+            case step.ACCUMULATE_BIAS:
+                views[1][0] = self._xp.cumsum(
+                    views[0] if row[step.MODE] else self._xp.vstack([views[1], views[0]]), axis=0
+                )[-1]
+            case step.WRITE_ROWS:
+                return self._counted(held.grid.write_rows(views[0], float(feed.learning_rate), first_sample=sample))
             case step.BIAS if held.bias is not None:
                 # a running sum adds the samples one after the other whatever the width of the block
                 held.bias[:] -= feed.learning_rate * self._xp.cumsum(views[0], axis=0)[-1]
@@ -95,7 +103,16 @@ class Interpreter:
         return count.passes
 
     def _update(self, grid: TileGrid, views: list[Array], rate: np.float32, sample: int) -> int:
-        pulses: PulseCount = grid.update(views[0], views[1], float(rate), first_sample=sample)
+        return self._counted(grid.update(views[0], views[1], float(rate), first_sample=sample))
+
+    def _accumulate(self, starts: int, x: Array, d: Array, total: Array) -> None:
+        """One sample after the other, so that a cell's sum does not depend on what else is held."""
+        if starts:
+            total[:] = 0
+        for inputs, errors in zip(x, d, strict=True):
+            total += errors[:, None] * inputs  # (rows, cols)
+
+    def _counted(self, pulses: PulseCount) -> int:
         self._counts[step.SLOTS] += pulses.slots
         self._counts[step.COINCIDENCES] += pulses.coincidences
         self._counts[step.CYCLES] += pulses.cycles

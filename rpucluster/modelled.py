@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rpucluster.buffers import BufferUse, buffer_uses, check_buffers
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.lowering import lower
@@ -19,6 +20,7 @@ class Modelled:
 
     plan: Plan
     train: Program
+    buffers: tuple[BufferUse, ...]
     timeline: Timeline
     metrics: Metrics
     average: Program | None
@@ -36,15 +38,18 @@ class Modelled:
 
 
 def model(job: Job, cluster: Cluster) -> Modelled:
-    """Plan, lower and replay a job without any array.  Raises what `partition` raises."""
+    """Plan, lower and replay a job without any array.  Raises what `partition` and `check_buffers` raise."""
     plan = partition(job, cluster)
     train = lower(plan, job)
+    buffers = buffer_uses(train, plan, job)
+    check_buffers(buffers, cluster)
     timeline = replay(train, cluster)
     averaging = job.parallel.data > 1 and job.parallel.data_sync == "average"
     average = lower(plan, job, "average") if averaging else None
     return Modelled(
         plan=plan,
         train=train,
+        buffers=buffers,
         timeline=timeline,
         metrics=summarise(timeline),
         average=average,
@@ -55,4 +60,4 @@ def model(job: Job, cluster: Cluster) -> Modelled:
 def plan_report(job: Job, cluster: Cluster) -> dict[str, Any]:
     """What `plan` prints: where every tile goes and what a step moves, before anything is allocated."""
     modelled = model(job, cluster)
-    return describe(job, cluster, modelled.plan, modelled.metrics)
+    return describe(job, cluster, modelled.plan, modelled.metrics, modelled.buffers)

@@ -49,6 +49,8 @@ class Payloads:
                 payload = (span[0], self._copy("error", op.layer, op.microbatch, span))
             case Collective(payload="factors"):
                 payload = tuple(to_host(part.copy()) for part in self._factors(op, self._number))
+            case Collective(payload="gradient"):
+                payload = tuple(None if part is None else to_host(part.copy()) for part in self._gradient(op.layer))
             case Collective():
                 bias = self._holdings.by_layer[op.layer].bias
                 payload = (self.weights[op.layer], None if bias is None else to_host(bias.copy()))
@@ -82,6 +84,12 @@ class Payloads:
                 for giver, pair in arrived:
                     for mine, other in zip(self._factors(op, giver), pair, strict=True):
                         mine[:] = self._values.array(other)
+            case Collective(payload="gradient"):
+                own = self._gradient(op.layer)
+                given = dict(arrived) | {self._number: own}
+                for part, total in enumerate(own):
+                    if total is not None:
+                        total[:] = self._values.array(_sum([given[member][part] for member in op.members]))
             case Collective():
                 self._average(op, arrived)
 
@@ -93,6 +101,13 @@ class Payloads:
         self.weights[op.layer] = _mean([pair[0] for pair in ordered])
         if bias is not None:
             bias[:] = self._values.array(_mean([pair[1] for pair in ordered]))
+
+    def _gradient(self, layer: int) -> tuple[Array, Array | None]:
+        """The dense gradient of a shard, (rows, cols), and that of its digital biases, (1, rows)."""
+        digital = self._shard(layer).layer.bias == "digital"
+        names = ("gradient", "bias gradient") if digital else ("gradient",)
+        parts = [self._values.view(self._tape.whole(name, layer)) for name in names]
+        return parts[0], parts[1] if digital else None
 
     def _factors(self, op: Collective, member: int) -> tuple[Array, Array]:
         """A replica's x, without the bias line, and errors: views of (samples, inputs) and (samples, outputs).
@@ -120,12 +135,16 @@ class Payloads:
         return to_host(self._view(name, layer, microbatch, span).copy())
 
 
-def _mean(arrays: Sequence[Array]) -> Floats:
+def _sum(arrays: Sequence[Array]) -> Any:
     """In float64 and in the order of the replicas, so that every replica computes the same."""
     total = np.zeros(arrays[0].shape, np.float64)
     for array in arrays:
         total += to_host(array)
-    mean: Floats = (total / len(arrays)).astype(np.float32)
+    return total
+
+
+def _mean(arrays: Sequence[Array]) -> Floats:
+    mean: Floats = (_sum(arrays) / len(arrays)).astype(np.float32)
     return mean
 
 

@@ -1,16 +1,19 @@
 """A plan as plain values: what ``plan`` prints, ``plan.json`` holds and the reports draw."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
+from rpucluster.buffers import BufferUse
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.metrics import Metrics
 from rpucluster.partitioner import Plan
 
 
-def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics) -> dict[str, Any]:
-    """Which layer shards sit on which accelerator, how full each is, and what each link carries in a step."""
+def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: Iterable[BufferUse]) -> dict[str, Any]:
+    """Which layer shards sit on which accelerator, how full each is, what it holds besides and what each link carries
+    in a step."""
     shards = list(plan.shards())
     tiles, cells = Counter[int](), Counter[int]()
     for shard in shards:
@@ -24,9 +27,10 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics) -> dict[s
         "cluster": cluster.name,
         "tensor": plan.tensor,
         "pipeline": plan.pipeline,
+        "virtual_stages": plan.virtual_stages,
         "data": plan.data,
         "schedule": job.parallel.schedule,
-        "data_sync": job.parallel.data_sync if plan.data > 1 else None,
+        "data_sync": job.parallel.data_sync if plan.data > 1 or job.parallel.data_sync == "gradient" else None,
         "minibatch": job.train.minibatch,
         "microbatch": job.train.microbatch,
         "tile_rows": plan.tile_rows,
@@ -48,6 +52,7 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics) -> dict[s
                 "weights": layer.array[0] * layer.array[1],
                 "split": layer.split,
                 "stage": layer.stage,
+                "chunk": layer.chunk,
                 "tile_grid": list(layer.tile_grid),
                 "tiles": layer.tile_grid[0] * layer.tile_grid[1],
                 "ranks": len(layer.holders),
@@ -83,6 +88,16 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics) -> dict[s
                 "fill": cells[a] / (tiles[a] * tile_cells),
             }
             for a in sorted(places)
+        ],
+        "buffers": [
+            {
+                "accelerator": use.accelerator,
+                "in_flight_microbatches": use.in_flight,
+                **{f"{kind}_elements": elements for kind, elements in use.elements.items()},
+                "peak_bytes": use.peak_bytes,
+                "buffer_bytes": cluster.accelerator.buffer,
+            }
+            for use in buffers
         ],
         "links": [
             {"link": use.name, "axis": use.axis, "bytes_per_step": use.bytes, "utilisation": use.utilisation}

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Direction = Literal["forward", "backward"]
-DigitalKind = Literal["activation", "loss", "derivative", "bias"]
+DigitalKind = Literal["activation", "loss", "derivative", "gradient", "bias"]
 CollectiveKind = Literal["all_gather", "all_reduce"]
 Purpose = Literal["train", "evaluate", "average"]
-Payload = Literal["activation", "partial_output", "error", "partial_error", "factors", "weights"]
+Payload = Literal["activation", "partial_output", "error", "partial_error", "factors", "gradient", "weights"]
 
 
 class _OnOne:
@@ -58,7 +58,7 @@ class Read(_OnOne):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digital(_OnOne):
-    """Work of the digital units: activation functions, their derivatives, the loss, digital biases."""
+    """Work of the digital units: activation functions, their derivatives, the loss, dense gradients, digital biases."""
 
     id: int
     accelerator: int
@@ -101,7 +101,7 @@ class Lines:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update(_OnOne):
     """An update of one layer shard, all its tiles at once: for each sample a pulsed rank-1 cycle, or digital work, and
-    what the training algorithm does to single lines besides."""
+    what the training algorithm does to single lines besides.  Or a dense gradient, one row of each tile at a time."""
 
     id: int
     accelerator: int
@@ -119,6 +119,8 @@ class Update(_OnOne):
     """Whether samples are pulse cycles; else the factors are multiplied by the digital units."""
     planes: int = 1
     """Devices at each cross-point that a cycle reaches."""
+    dense: bool = False
+    """Whether it takes the dense gradient of its samples instead of their factors."""
     alone: Lines | None = None
     """Lines that are read or written by themselves."""
     deps: tuple[int, ...] = ()
@@ -228,8 +230,8 @@ Op = Read | Digital | Update | Rewrite | Collective | Send
 
 
 def kind_of(op: Op) -> str:
-    """The kind of an operation in a word: forward, backward, activation, loss, derivative, bias, update, read_out,
-    program, all_gather, all_reduce or send."""
+    """The kind of an operation in a word: forward, backward, activation, loss, derivative, gradient, bias, update,
+    read_out, program, all_gather, all_reduce or send."""
     match op:
         case Read():
             return op.direction

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster import kernels as kernel_sets
-from rpucluster.algorithms import Algorithm, Plane, Sgd, Shard, Trainer, checked
+from rpucluster.algorithms import Algorithm, Plane, Sgd, Shard, Trainer, checked, in_tiles, write_rows
 from rpucluster.algorithms import Storage as Storage
 from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Device, PulsedDevice
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule, require_batch_noise
 from rpucluster.kernels import from_fixed as from_fixed
+from rpucluster.kernels.base import input_message
 from rpucluster.periphery import Converters as Converters
 from rpucluster.periphery import Management as Management
 from rpucluster.periphery import read_rule
@@ -163,7 +164,7 @@ class TileGrid:
             )
         self.device = device
         self._layer, self._replica, self._seed = layer, replica, seed
-        self._layer_shape = (rows, cols)
+        self._layer_shape, self._rows_of_tile = (rows, cols), tile_rows
         self._xp = xp
         self._kernels = kernel_sets.for_module(xp, kernels, threads)
         place = np.array([(r, c) for r in range(*row_tiles) for c in range(*col_tiles)], np.int64)  # (tiles, 2)
@@ -280,6 +281,31 @@ class TileGrid:
                 lr, first_sample, self._update_rule, self._learner.hidden,
             )  # fmt: skip
             self._learner.relax(first_sample, self._update_rule)
+            return PulseCount(*counts)
+        except NumericalError as error:
+            raise self._named(error) from None
+
+    def write_rows(self, gradient: Any, lr: float, *, first_sample: int) -> PulseCount:
+        """Change the weights by about ``-lr`` times a gradient, float32 (rows, cols), one row of each tile at a time.
+
+        Exact weights, and devices with exact changes, take all of it.  ``first_sample`` is the index of the first
+        sample that the gradient is of.  Raises ValueError for weights that an algorithm makes of several devices.
+        """
+        plane = self._learner
+        if not isinstance(plane, Plane):
+            raise ValueError("rows are written on single devices")
+        try:
+            if self._update_rule is None or self._exact:
+                if not bool(self._xp.isfinite(gradient).all()):
+                    raise NumericalError(input_message())
+                moved = plane.hidden if len(plane.hidden) else plane.weights
+                moved -= in_tiles(gradient, self._table, self._xp) * np.float32(lr)
+                if self._update_rule is not None:
+                    plane.relax(first_sample, self._update_rule, always=True)
+                return PulseCount()
+            number = first_sample * self._rows_of_tile
+            counts = write_rows(self._kernels, self._xp, plane, self._table, gradient, lr, number, self._update_rule)
+            plane.relax(first_sample, self._update_rule)
             return PulseCount(*counts)
         except NumericalError as error:
             raise self._named(error) from None

@@ -27,6 +27,7 @@ TRACKS: Mapping[str, Track] = {
     "activation": "digital",
     "loss": "digital",
     "derivative": "digital",
+    "gradient": "digital",
     "bias": "digital",
     "all_gather": "communication",
     "all_reduce": "communication",

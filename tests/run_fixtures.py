@@ -102,20 +102,28 @@ def plan(name: str = "dense1") -> dict[str, Any]:
         for shard in shards
     ]  # fmt: skip
     return {
-        "job": JOB, "cluster": CLUSTER, "tensor": 2, "pipeline": 2, "data": 1, "schedule": "gpipe",
+        "job": JOB, "cluster": CLUSTER, "tensor": 2, "pipeline": 2, "virtual_stages": 1, "data": 1, "schedule": "gpipe",
         "data_sync": None, "minibatch": 8, "microbatch": 4, "tile_rows": TILE, "tile_cols": TILE,
         "accelerators_available": 4, "accelerators": 4, "tiles": 30, "tiles_available": 160, "weights": 6240,
         "fill": 6240 / (30 * TILE * TILE), "modelled_step_s": 4.56e-6, "modelled_energy_per_step_J": 7.89e-9,
         "layers": [
             {
                 "layer": layer, "name": names[layer], "rows": rows, "cols": cols, "weights": rows * cols,
-                "split": "output", "stage": stage, "tile_grid": [rows // TILE, 5], "tiles": rows // TILE * 5,
-                "ranks": 2,
+                "split": "output", "stage": stage, "chunk": 0, "tile_grid": [rows // TILE, 5],
+                "tiles": rows // TILE * 5, "ranks": 2,
             }
             for layer, (_, rows, cols, stage) in enumerate(LAYERS)
         ],
         "shards": shards,
         "by_accelerator": by_accelerator,
+        "buffers": [
+            {
+                "accelerator": number, "in_flight_microbatches": 2, "activations_elements": 768, "errors_elements": 256,
+                "factors_elements": 0, "sums_elements": 0, "gradients_elements": 0, "peak_bytes": 2048.0,
+                "buffer_bytes": None if number else 4096.0,
+            }
+            for number in range(4)
+        ],
         "links": [{"link": "board:0->2", "axis": "board", "bytes_per_step": 512.0, "utilisation": 0.125}],
         "warnings": ["dense1: the bias column opens a new tile column of its own"],
     }  # fmt: skip

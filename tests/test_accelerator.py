@@ -32,6 +32,10 @@ PLANS += [
     {"tensor": t, "pipeline": p, "data": d, "tensor_split": "input", "schedule": "async"}
     for t, p, d in [(1, 1, 1), (1, 1, 2), (2, 2, 2)]
 ]
+PLANS += [
+    {"tensor": t, "pipeline": p, "data": d, "tensor_split": "input", "schedule": "1f1b", "data_sync": "gradient"}
+    for t, p, d in [(1, 1, 1), (2, 2, 2)]
+]
 STEPS = 3
 
 
@@ -170,7 +174,7 @@ def test_values_have_places_of_their_own(parallel: dict[str, Any]) -> None:
         tape = one._scripts["train"].tape
         for fixed, size in [(True, tape.fixed), (False, tape.floats)]:
             used = np.zeros(size, int)
-            for (name, _), buffer in tape._buffers.items():
+            for (name, _), buffer in tape.buffers.items():
                 if (name in ("out", "partial")) == fixed:
                     used[buffer.start : buffer.start + buffer.vectors * buffer.stride] += 1
             assert (used == 1).all()

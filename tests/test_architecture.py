@@ -41,6 +41,7 @@ FLOORS = {
     "lowering": 8,
     "calls": 8,
     "tape": 8,
+    "buffers": 8,
     "interpreter": 9,
     "exchange": 9,
     "timeline": 9,

@@ -18,6 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "batch noise": {"update": {"noise_per": "batch"}},
     "cyclic devices": {"device": PAIR},
     "fading devices": {"device": FADING},
+    "dense gradients": {"parallel": {"data_sync": "gradient"}},
     "mixed precision": {"algorithm": {"kind": "mixed_precision", "flush_every": 3}},
 }
 
@@ -27,11 +28,12 @@ def trained(folder: Path, job: Job, executor: Any = "local", accelerators: int =
 
 
 def asynchronous(minibatch: int, microbatch: int, kind: str = "plain", **parallel: Any) -> Job:
-    return make_job(
-        train={"minibatch": minibatch, "microbatch": microbatch},
-        parallel={"schedule": "async", **parallel},
-        **KINDS[kind],
-    )
+    return of_kind(kind, {"minibatch": minibatch, "microbatch": microbatch}, schedule="async", **parallel)
+
+
+def of_kind(kind: str, train: dict[str, int], **parallel: Any) -> Job:
+    tables = KINDS[kind]
+    return make_job(**(tables | {"train": train, "parallel": tables.get("parallel", {}) | parallel}))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +42,7 @@ def test_one_stage_that_updates_after_each_microbatch_trains_in_minibatches_of_i
 ) -> None:
     """Bit for bit: without a pipeline nothing goes forward before an update that came back before it."""
     found = trained(tmp_path / "async", asynchronous(16, 4, kind))
-    expected = trained(tmp_path / "small", make_job(train={"minibatch": 4, "microbatch": 4}, **KINDS[kind]))
+    expected = trained(tmp_path / "small", of_kind(kind, {"minibatch": 4, "microbatch": 4}))
     assert found["weights_sha256"] == expected["weights_sha256"]
     assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-12)
     assert found["counts"] == expected["counts"]
@@ -51,9 +53,7 @@ def test_one_stage_that_updates_after_each_microbatch_trains_in_minibatches_of_i
 def test_one_microbatch_is_the_synchronous_step(kind: str, pipeline: int, tmp_path: Path) -> None:
     """Whatever the number of stages: the pipeline drains at the end of a minibatch, so nothing is under way twice."""
     found = trained(tmp_path / "async", asynchronous(8, 8, kind, pipeline=pipeline))
-    synchronous = make_job(
-        train={"minibatch": 8, "microbatch": 8}, parallel={"schedule": "gpipe", "pipeline": pipeline}, **KINDS[kind]
-    )
+    synchronous = of_kind(kind, {"minibatch": 8, "microbatch": 8}, schedule="gpipe", pipeline=pipeline)
     assert found["weights_sha256"] == trained(tmp_path / "gpipe", synchronous)["weights_sha256"]
 
 

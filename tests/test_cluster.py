@@ -34,8 +34,8 @@ def test_a_resolved_cluster_keeps_its_name_in_another_file(tmp_path: Path) -> No
 def test_the_file_of_the_paper_chip_spells_the_preset_out() -> None:
     written, preset = load_cluster("paper_chip").accelerator, Accelerator()
     spelled = tomllib.loads(shipped("cluster")["paper_chip"].read_text())["accelerator"]
-    assert set(spelled) == set(Accelerator.model_fields)
-    for key in Accelerator.model_fields:
+    assert set(spelled) == set(Accelerator.model_fields) - {"buffer"}  # of which no size is assumed
+    for key in spelled:
         value = getattr(preset, key)
         # the energies are rounded there to what a person reads
         expected = pytest.approx(value, rel=5e-5) if key.endswith("_energy") else value

@@ -456,8 +456,21 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
             "[parallel] schedule = \"x\": input should be 'gpipe', '1f1b', 'interleaved' or 'async'",
         ),
         (
-            {"parallel": {"data_sync": "gradient"}},
-            '[parallel] data_sync: "gradient" is not available yet; write "factors" or "average"',
+            {"parallel": {"data_sync": "dense"}},
+            "[parallel] data_sync = \"dense\": input should be 'factors', 'gradient' or 'average'",
+        ),
+        *(
+            (
+                {"parallel": {"data_sync": "gradient"}, **several},
+                '[parallel] data_sync = "gradient" programs single devices with [algorithm] kind = "sgd", which '
+                'dense1 does not have; write "factors" or "average"',
+            )
+            for several in (
+                {"algorithm": {"kind": "tiki_taka"}},
+                {"algorithm": {"kind": "mixed_precision"}},
+                {"device": {"devices_per_weight": 2}},
+                {"device": {"one_sided": True}},
+            )
         ),
         (
             {"parallel": {"virtual_stages": 2}},

@@ -327,6 +327,14 @@ modelled step 4.56 µs, 7.89 nJ
            3   0/1/1             dense2[16:32,0:65]    5 of 40   81 %     1,040
 
 
+ accelerator   in flight   activations   errors   at most   buffer
+ ─────────────────────────────────────────────────────────────────
+           0           2           768      256   2.05 kB   4.1 kB
+           1           2           768      256   2.05 kB        –
+           2           2           768      256   2.05 kB        –
+           3           2           768      256   2.05 kB        –
+
+
  link         axis    bytes per step   in use
  ────────────────────────────────────────────
  board:0->2   board            512 B   12.5 %

@@ -24,6 +24,8 @@ from rpucluster.algorithms.plane import Part as Part
 from rpucluster.algorithms.plane import Plane as Plane
 from rpucluster.algorithms.plane import Storage as Storage
 from rpucluster.algorithms.plane import checked as checked
+from rpucluster.algorithms.plane import in_tiles as in_tiles
+from rpucluster.algorithms.rows import write_rows as write_rows
 from rpucluster.algorithms.sgd import Sgd as Sgd
 from rpucluster.algorithms.tiki_taka import TikiTaka as TikiTaka
 from rpucluster.algorithms.tiki_taka_v2 import TikiTakaV2 as TikiTakaV2

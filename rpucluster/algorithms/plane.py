@@ -213,9 +213,9 @@ def in_order(flat: Any, table: Any, tiling: Tiling, rows: tuple[int, int] | None
     return result
 
 
-def in_tiles(values: Any, table: Any) -> Any:
-    """A (rows, cols) array in the order of the cells, flat: a copy on the host."""
-    result = np.empty(values.size, values.dtype)
+def in_tiles(values: Any, table: Any, xp: ModuleType = np) -> Any:
+    """A (rows, cols) array in the order of the cells, flat: a copy."""
+    result = xp.empty(values.size, values.dtype)
     for offset, rows, cols, row, col in table.tolist():
         result[offset : offset + rows * cols] = values[row : row + rows, col : col + cols].reshape(-1)
     return result

@@ -91,6 +91,7 @@ class Job(Spec):
     def bytes_per_weight(self, layer: int) -> int:
         """Bytes of host memory that each weight of layer `layer` takes."""
         planes, numbers = self.algorithm_of(layer).memory
+        numbers += self.parallel.data_sync == "gradient"
         return planes * bytes_per_cell(self.run.tolerances, self.device_of(layer)) + 4 * numbers
 
     @model_validator(mode="after")
@@ -105,6 +106,11 @@ class Job(Spec):
                 raise ValueError(
                     f'[device] has several devices per weight, which [algorithm] kind = "{algorithm.kind}" does not '
                     f'train; write kind = "sgd", or devices_per_weight = 1 and one_sided = false'
+                )
+            if self.parallel.data_sync == "gradient" and not isinstance(algorithm, Sgd):
+                raise ValueError(
+                    f'[parallel] data_sync = "gradient" programs single devices with [algorithm] kind = "sgd", which '
+                    f'{layer.name} does not have; write "factors" or "average"'
                 )
             if self.update.noise_per == "batch" and isinstance(algorithm, Transfer):
                 raise ValueError(

@@ -154,8 +154,10 @@ class ParallelSpec(Spec):
     ``"interleaved"``: the same over several runs of layers a stage.  These update after the last backward, so they
     train alike.  ``"async"``: a stage updates after each backward, so a microbatch may come back through other weights
     than it went forward through."""
-    data_sync: Literal["factors", "average"] = "factors"
+    data_sync: Literal["factors", "gradient", "average"] = "factors"
     """``"factors"``: the replicas exchange inputs and errors, and each fires the updates of all samples.
+    ``"gradient"``: each adds the dense gradient of its samples up digitally, the replicas exchange that, and it is
+    programmed one row at a time; the same without the exchange where there is one replica.
     ``"average"``: they train apart and average their weights every `average_every` steps."""
     average_every: Count = 64
     """Steps between averagings, for ``data_sync = "average"``."""
@@ -165,13 +167,6 @@ class ParallelSpec(Spec):
         "data",
     )
     """Which kind of neighbours sit closest together on the network, innermost axis first."""
-
-    @field_validator("data_sync", mode="before")
-    @classmethod
-    def _data_sync_is_there(cls, value: Any) -> Any:
-        if value == "gradient":
-            raise ValueError('"gradient" is not available yet; write "factors" or "average"')
-        return value
 
     @field_validator("expert")
     @classmethod
@@ -209,6 +204,8 @@ class WordsSpec(Spec):
     """Activations and errors, of which the updates are made."""
     sum_bits: Bits = 32
     """Partial sums that accelerators add up."""
+    gradient_bits: Bits = 32
+    """Dense gradients that replicas add up."""
     weight_bits: Bits = 32
     """Weights that replicas average."""
 

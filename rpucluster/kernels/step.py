@@ -37,6 +37,15 @@ UPDATE: Final = 7
 BIAS: Final = 8
 """Change the digital bias by the errors A."""
 
+ACCUMULATE: Final = 9
+"""C (rows) += the outer products of the lines A (columns) and B (rows), sample by sample; from 0 where `MODE` is 1."""
+ACCUMULATE_BIAS: Final = 10
+"""B (one vector) += the errors A, sample by sample; from 0 where `MODE` is 1."""
+WRITE_ROWS: Final = 11
+"""Change the weights by the dense gradient A, row by row."""
+LEFT_TO_ARRAYS: Final = (ACCUMULATE, ACCUMULATE_BIAS, WRITE_ROWS)
+"""Codes that compiled code does not know."""
+
 FORWARD, BACKWARD, EVALUATE = range(3)
 """Modes of a read: which lines are driven, and which stream makes its noise."""
 

@@ -4,7 +4,7 @@ from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.lowering.draft import Draft
 from rpucluster.lowering.passes import backward_run, forward_run
-from rpucluster.lowering.updates import average_shard, update
+from rpucluster.lowering.updates import accumulate, average_shard, update
 from rpucluster.partitioner import Plan
 from rpucluster.program import Program, Purpose
 from rpucluster.schedule import interleave
@@ -14,7 +14,8 @@ def lower(plan: Plan, job: Job, purpose: Purpose = "train", batch: int | None = 
     """Write the program of one training step, of one evaluation batch, or of one averaging of the replicas.
 
     ``"train"`` follows ``[parallel] schedule`` and ends with the updates, of which ``"async"`` has one after each
-    backward; under ``data_sync = "factors"`` each comes after an all-gather of the factors of all replicas.
+    backward; before each, replicas all-gather their factors under ``data_sync = "factors"`` or add up their dense
+    gradients under ``"gradient"``.
     ``"evaluate"`` is a forward pass of `batch` samples through replica 0; ``"average"`` reads all weights out,
     averages them over the replicas and programs them back.
     """
@@ -40,6 +41,8 @@ def _train(plan: Plan, job: Job) -> Program:
                 forward_run(draft, layers, replica, turn.microbatch)
             else:
                 backward_run(draft, layers, replica, turn.microbatch)
+                if job.parallel.data_sync == "gradient":
+                    accumulate(draft, layers, replica, turn.microbatch)
     if schedule != "async":
         update(draft, plan.layers)
     return draft.finish()

@@ -1,4 +1,4 @@
-"""What changes weights: updates, with the gathers of factors before them, and averaging."""
+"""What changes weights: updates, with what replicas exchange before them, and averaging."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,17 +13,37 @@ from rpucluster.program import Collective, Lines, Rewrite, Update
 def update(draft: Draft, layers: Sequence[LayerPlan], microbatch: int = WHOLE_MINIBATCH) -> None:
     """Update the shards of a run of layers by a microbatch, or by all, on every replica, the last layer first."""
     microbatches = range(draft.microbatches) if microbatch == WHOLE_MINIBATCH else [microbatch]
-    factors = draft.plan.data > 1 and draft.job.parallel.data_sync == "factors"
-    samples = draft.vectors * len(microbatches) * (draft.plan.data if factors else 1)
     for layer in reversed(layers):
         for rank in layer.holders:
             members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
-            waits = {member: _factor_makers(draft, layer, member, microbatches) for member in members}
-            if factors:
-                gathered = _gather_factors(draft, layer, rank, members, microbatch, waits)
-                waits = {member: (gathered, *draft.touched[(layer.layer, member)]) for member in members}
+            waits = {member: _makers(draft, layer, member, microbatches) for member in members}
+            if len(members) > 1 and draft.job.parallel.data_sync != "average":
+                shared = _exchange(draft, layer, rank, members, microbatch, waits)
+                waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in members}
             for member in members:
-                _update(draft, layer, rank, member, microbatch, samples, waits[member])
+                _update(draft, layer, rank, member, microbatch, waits[member])
+
+
+def accumulate(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbatch: int) -> None:
+    """Add a microbatch to the dense gradients of a run of layers, once its errors are there, the last layer first.
+
+    A multiplication and an addition per cell and sample, and an addition per digital bias.
+    """
+    for layer in reversed(layers):
+        for rank in layer.holders:
+            accelerator, block = draft.at(replica, layer, rank), block_of(layer, rank)
+            place = ("gradient", layer.layer, WHOLE_MINIBATCH, accelerator)
+            delta = ("delta", layer.layer, microbatch, accelerator)
+            x = ("activation", layer.layer - 1, microbatch, accelerator)
+            draft.maker[place] = digital(
+                draft,
+                "gradient",
+                layer,
+                accelerator,
+                microbatch,
+                operations=draft.vectors * (2 * block.cells + _biases(draft, layer, rank)),
+                deps=draft.made(delta, x, place),
+            )
 
 
 def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
@@ -31,7 +51,6 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
     block = block_of(layer, rank)
     members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
     tallest = min(draft.plan.tile_rows, length(block.rows))
-    bias = length(block.rows) if draft.job.network.layers[layer.layer].bias == "digital" else 0
 
     def rewrite(kind: Literal["read_out", "program"], accelerator: int, deps: tuple[int, ...]) -> int:
         return draft.add(
@@ -54,7 +73,7 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
             id=draft.next_id,
             kind="all_reduce",
             members=members,
-            elements=(block.cells + bias,) * len(members),
+            elements=(block.cells + _biases(draft, layer, rank),) * len(members),
             word_bits=draft.job.words.weight_bits,
             payload="weights",
             layer=layer.layer,
@@ -66,13 +85,17 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
         rewrite("program", member, (reduced,))
 
 
-def _factor_makers(draft: Draft, layer: LayerPlan, accelerator: int, microbatches: Sequence[int]) -> tuple[int, ...]:
-    values = [("delta", layer.layer, m, accelerator) for m in microbatches]
-    values += [("activation", layer.layer - 1, m, accelerator) for m in microbatches]
-    return tuple(sorted({*draft.made(*values), *draft.touched[(layer.layer, accelerator)]}))
+def _makers(draft: Draft, layer: LayerPlan, accelerator: int, microbatches: Sequence[int]) -> tuple[int, ...]:
+    """What made the factors or the dense gradient of an update, and the reads that come before it."""
+    if draft.job.parallel.data_sync == "gradient":
+        made = draft.made(("gradient", layer.layer, WHOLE_MINIBATCH, accelerator))
+    else:
+        values = [("delta", layer.layer, m, accelerator) for m in microbatches]
+        made = draft.made(*values, *(("activation", layer.layer - 1, m, accelerator) for m in microbatches))
+    return tuple(sorted({*made, *draft.touched[(layer.layer, accelerator)]}))
 
 
-def _gather_factors(
+def _exchange(
     draft: Draft,
     layer: LayerPlan,
     rank: int,
@@ -80,16 +103,21 @@ def _gather_factors(
     microbatch: int,
     waits: dict[int, tuple[int, ...]],
 ) -> int:
-    width = length(layer.needs[rank]) + length(layer.gives[rank])
-    vectors = draft.vectors * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
+    """Bring the factors, or the sum of the dense gradients, to all replicas."""
+    dense, words = draft.job.parallel.data_sync == "gradient", draft.job.words
+    if dense:
+        elements = block_of(layer, rank).cells + _biases(draft, layer, rank)
+    else:
+        vectors = draft.vectors * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
+        elements = vectors * (length(layer.needs[rank]) + length(layer.gives[rank]))
     return draft.add(
         Collective(
             id=draft.next_id,
-            kind="all_gather",
+            kind="all_reduce" if dense else "all_gather",
             members=members,
-            elements=(vectors * width,) * len(members),
-            word_bits=draft.job.words.factor_bits,
-            payload="factors",
+            elements=(elements,) * len(members),
+            word_bits=words.gradient_bits if dense else words.factor_bits,
+            payload="gradient" if dense else "factors",
             layer=layer.layer,
             microbatch=microbatch,
             deps=tuple(sorted({dep for wait in waits.values() for dep in wait})),
@@ -98,10 +126,15 @@ def _gather_factors(
 
 
 def _update(
-    draft: Draft, layer: LayerPlan, rank: int, accelerator: int, microbatch: int, samples: int, deps: tuple[int, ...]
+    draft: Draft, layer: LayerPlan, rank: int, accelerator: int, microbatch: int, deps: tuple[int, ...]
 ) -> None:
-    block = block_of(layer, rank)
-    work = draft.job.algorithm_of(layer.layer).work(samples)
+    block, sync = block_of(layer, rank), draft.job.parallel.data_sync
+    samples = draft.vectors * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
+    samples *= 1 if sync == "average" else draft.plan.data
+    bits, tallest = draft.job.update.bit_length, min(draft.plan.tile_rows, length(block.rows))
+    dense = sync == "gradient"
+    # one cycle per row; a multiplication makes a probability of each number of the gradient
+    work = _ROWS._replace(slots=bits) if dense else draft.job.algorithm_of(layer.layer).work(samples)
     place = (layer.layer, WHOLE_MINIBATCH, accelerator)
     draft.maker[("weights", *place)] = draft.add(
         Update(
@@ -113,19 +146,29 @@ def _update(
             tiles=block.tiles,
             cells=block.cells,
             lines=sum(lines_of(block)),
-            bit_length=draft.job.update.bit_length,
+            bit_length=bits,
             pulsed=work.cycles > 0,
             planes=work.planes,
-            alone=_lines_alone(work, block, min(draft.plan.tile_rows, length(block.rows))),
+            dense=dense,
+            alone=_lines_alone(work, block, tallest),
             deps=deps,
         )
     )
-    if draft.job.network.layers[layer.layer].bias == "digital":
-        operations = samples * length(block.rows)
+    if biases := _biases(draft, layer, rank):
         draft.maker[("biases", *place)] = digital(
-            draft, "bias", layer, accelerator, microbatch, operations=operations, deps=deps
+            draft, "bias", layer, accelerator, microbatch, operations=biases * (1 if dense else samples), deps=deps
         )
     draft.touched[(layer.layer, accelerator)] = []
+    draft.maker.pop(("gradient", *place), None)
+
+
+_ROWS = Work(cycles=0, planes=1, matrices_written=1, operations_per_cell=1)
+"""What writing a dense gradient costs each tile."""
+
+
+def _biases(draft: Draft, layer: LayerPlan, rank: int) -> int:
+    """Digital biases of a rank."""
+    return length(layer.gives[rank]) if draft.job.network.layers[layer.layer].bias == "digital" else 0
 
 
 def _lines_alone(work: Work, block: Block, tallest: int) -> Lines | None:

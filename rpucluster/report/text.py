@@ -44,7 +44,8 @@ def print_summary(summary: Mapping[str, Any], step: Mapping[str, Any], console: 
 
 
 def print_plan(plan: Mapping[str, Any], console: Console) -> None:
-    """Print plan.json: the cut of every layer, what each accelerator holds and what each link carries."""
+    """Print plan.json: the cut of every layer, what each accelerator holds in tiles and in buffers, and what each link
+    carries."""
     console.print(Text(title(plan), style="bold"))
     console.print(
         Text(
@@ -63,6 +64,7 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
     )
     console.print(_layers(plan))
     console.print(_accelerators(plan))
+    console.print(_buffers(plan))
     if plan["links"]:
         console.print(_links(plan))
     for warning in plan["warnings"]:
@@ -133,6 +135,26 @@ def _accelerators(plan: Mapping[str, Any]) -> Table:
                 count(row["weights"]),
             )
             for row in plan["by_accelerator"]
+        ),
+    )
+    return table
+
+
+def _buffers(plan: Mapping[str, Any]) -> Table:
+    kinds = ("activations", "errors", "factors", "sums", "gradients")
+    shown = [kind for kind in kinds if any(row[f"{kind}_elements"] for row in plan["buffers"])]
+    table = new_table(">accelerator", ">in flight", *(f">{kind}" for kind in shown), ">at most", ">buffer")
+    add_rows(
+        table,
+        (
+            (
+                str(row["accelerator"]),
+                count(row["in_flight_microbatches"]),
+                *(count(row[f"{kind}_elements"]) for kind in shown),
+                quantity(row["peak_bytes"], "size"),
+                quantity(row["buffer_bytes"], "size"),
+            )
+            for row in plan["buffers"]
         ),
     )
     return table

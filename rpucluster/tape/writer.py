@@ -1,118 +1,13 @@
-"""From an accelerator's part of a program to a tape: `write(program, number, ...)`.
-
-Every value of a step has a place of its own in a flat arena, for the whole minibatch: a microbatch is a range of its
-vectors, and an update finds its factors side by side.  What is gathered is put around the accelerator's own block.
-Operations that communicate are not on the tape; `Tape.window` says where their payloads lie.
-"""
+"""From an accelerator's part of a program to its tape: `write(program, number, ...)`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rpucluster.holdings import Shard
 from rpucluster.kernels import step
 from rpucluster.program import Collective, Digital, Op, Program, Read, Rewrite, Send, Update
-
-Range = tuple[int, int]
-Value = tuple[str, int]
-"""Name and layer: "x" (the lines that drive a shard's columns), "out" (sums of its outputs), "activation", "partial"
-(sums of the error behind a layer), "error" (behind a layer), "delta" (the error of its sums)."""
-FIXED = ("out", "partial")
-"""Values that are int64 sums; the others are float32."""
-_FACTORS = ("x", "delta")
-"""Values that may hold the vectors of all replicas."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """Some elements of some vectors of a value."""
-
-    fixed: bool
-    """Whether it lies in the int64 arena."""
-    start: int
-    """Where its first vector starts in the arena."""
-    vectors: int
-    stride: int
-    """From one vector to the next."""
-    first: int
-    """The first element of each vector that belongs to the window."""
-    width: int
-
-    def of(self, arena: Any) -> Any:
-        """The window as a view of its arena, shape (vectors, width)."""
-        whole = arena[self.start : self.start + self.vectors * self.stride].reshape(self.vectors, self.stride)
-        return whole[:, self.first : self.first + self.width]
-
-
-@dataclass(kw_only=True)
-class _Buffer:
-    """The place of a value: of each of `vectors` vectors the elements of `span`, and a bias line behind them."""
-
-    span: Range
-    vectors: int
-    bias_line: bool = False
-    start: int = 0
-
-    @property
-    def stride(self) -> int:
-        return self.span[1] - self.span[0] + self.bias_line
-
-
-@dataclass(kw_only=True)
-class Tape:
-    """One accelerator's part of a program as rows of `rpucluster.kernels.step`, and where its values lie."""
-
-    rows: NDArray[np.int64]
-    """(rows, TAPE_COLUMNS)."""
-    windows: list[tuple[Window, ...]]
-    """The windows A, B, C of each row, as far as it has them."""
-    of_operation: dict[int, Range]
-    """Which rows perform an operation of the program."""
-    floats: int
-    """Elements of the float32 arena."""
-    fixed: int
-    """Elements of the int64 arena."""
-    vectors: int
-    """Vectors of a microbatch."""
-    minibatch: int
-    """Vectors of one replica."""
-    own: int
-    """Where this replica's vectors start among the factors of an update."""
-    _buffers: dict[Value, _Buffer] = field(repr=False)
-
-    def window(self, name: str, layer: int, microbatch: int = 0, span: Range | None = None) -> Window:
-        """The vectors of a microbatch; all elements, or those of `span`, counted as in the whole layer."""
-        first = self.own * (name in _FACTORS) + microbatch * self.vectors
-        return self._window(name, layer, first, self.vectors, span)
-
-    def factor(self, name: str, layer: int, first: int, vectors: int, span: Range | None = None) -> Window:
-        """Vectors from `first` on of "x" or "delta" of an update."""
-        return self._window(name, layer, first, vectors, span)
-
-    def bias_lines(self) -> list[Window]:
-        """What must be 1 before the first step, and stays so."""
-        return [
-            Window(
-                fixed=False, start=b.start, vectors=b.vectors, stride=b.stride, first=b.stride - 1, width=1,
-            )
-            for (name, _), b in self._buffers.items()
-            if b.bias_line and name == "x"
-        ]  # fmt: skip
-
-    def _window(self, name: str, layer: int, first: int, vectors: int, span: Range | None) -> Window:
-        buffer = self._buffers[name, layer]
-        at, stop = buffer.span if span is None else span
-        return Window(
-            fixed=name in FIXED,
-            start=buffer.start + first * buffer.stride,
-            vectors=vectors,
-            stride=buffer.stride,
-            first=at - buffer.span[0],
-            width=stop - at + (span is None and buffer.bias_line),
-        )
+from rpucluster.tape.places import FACTORS, FIXED, Buffer, Range, Tape, Window
 
 
 def write(
@@ -136,7 +31,7 @@ def write(
         vectors=program.minibatch // program.microbatches,
         minibatch=program.minibatch,
         own=replica * program.minibatch if shared else 0,
-        _buffers={},
+        buffers={},
     )
     offset = replica * program.minibatch if training else 0
     writer = _Writer(program, number, shards, outputs, tape, offset, samples)
@@ -167,6 +62,7 @@ class _Writer:
         self.program, self.number, self.shards, self.outputs = program, number, shards, outputs
         self.tape, self.offset, self.samples = tape, offset, samples
         self.rows: list[list[int]] = []
+        self.begun: set[int] = set()  # layers whose dense gradient has samples in it
         self.reduced = {
             (op.layer, op.microbatch)
             for op in program.issued_by(number)
@@ -193,24 +89,30 @@ class _Writer:
                 self._room("delta", op.layer, self.shards[op.layer].gives)
             case Digital(kind="derivative"):
                 self._room("delta", op.layer, self.shards[op.layer].gives)
+            case Digital(kind="gradient"):
+                shard = self.shards[op.layer]
+                self._room("gradient", op.layer, (0, shard.cols), vectors=shard.rows)
+                if shard.layer.bias == "digital":
+                    self._room("bias gradient", op.layer, shard.gives, vectors=1)
             case Collective(payload="activation" | "error"):
                 self._room(op.payload, op.layer, (0, self.outputs[op.layer]))
             case Send() if op.destination == self.number:
                 self._room(op.payload, op.layer, op.span)
 
-    def _room(self, name: str, layer: int, span: Range, bias_line: bool = False) -> None:
-        buffer = self.tape._buffers.get((name, layer))
+    def _room(self, name: str, layer: int, span: Range, bias_line: bool = False, vectors: int | None = None) -> None:
+        buffer = self.tape.buffers.get((name, layer))
         if buffer is not None and span[0] < span[1]:
             old = buffer.span
             span = (min(old[0], span[0]), max(old[1], span[1])) if old[0] < old[1] else span
         elif buffer is not None:
             span = buffer.span
-        vectors = self.samples if name in _FACTORS else self.program.minibatch
-        self.tape._buffers[name, layer] = _Buffer(span=span, vectors=vectors, bias_line=bias_line)
+        if vectors is None:
+            vectors = self.samples if name in FACTORS else self.program.minibatch
+        self.tape.buffers[name, layer] = Buffer(span=span, vectors=vectors, bias_line=bias_line)
 
     def allocate(self) -> None:
         """Lay the values one after the other."""
-        for (name, _), buffer in self.tape._buffers.items():
+        for (name, _), buffer in self.tape.buffers.items():
             size = buffer.vectors * buffer.stride
             if name in FIXED:
                 buffer.start, self.tape.fixed = self.tape.fixed, self.tape.fixed + size
@@ -241,10 +143,19 @@ class _Writer:
                     self._derive(op)
             case Digital(kind="derivative"):
                 self._derive(op)
+            case Digital(kind="gradient"):
+                self._accumulate(op)
+            case Digital() if ("bias gradient", op.layer) in self.tape.buffers:
+                self._row(step.BIAS, op, self.tape.whole("bias gradient", op.layer), sample=0)
             case Digital():
                 self._change(step.BIAS, op, "delta")
+            case Update() if op.dense:
+                # every replica writes the same gradient, so all fire the same trains: those of its first sample
+                sample = max(op.microbatch, 0) * self.tape.vectors
+                self._row(step.WRITE_ROWS, op, self.tape.whole("gradient", op.layer), sample=sample)
+                self.begun.discard(op.layer)
             case Update():
-                self._change(step.UPDATE, op, *_FACTORS)
+                self._change(step.UPDATE, op, *FACTORS)
             case Collective(payload="partial_error"):
                 self._error(op, op.layer - 1, op.microbatch)
             case Rewrite() | Collective() | Send():
@@ -272,6 +183,15 @@ class _Writer:
         span = self.shards[op.layer].gives
         values = [self.tape.window(name, op.layer, op.microbatch, span) for name in ("activation", "error", "delta")]
         self._row(step.DERIVE, op, *values)
+
+    def _accumulate(self, op: Digital) -> None:
+        x, delta = (self.tape.window(name, op.layer, op.microbatch) for name in FACTORS)
+        mode = int(op.layer not in self.begun)
+        self._row(step.ACCUMULATE, op, x, delta, self.tape.whole("gradient", op.layer), mode=mode)
+        if ("bias gradient", op.layer) in self.tape.buffers:
+            total = self.tape.whole("bias gradient", op.layer)
+            self._row(step.ACCUMULATE_BIAS, op, delta, total, mode=mode)
+        self.begun.add(op.layer)
 
     def _change(self, code: int, op: Digital | Update, *names: str) -> None:
         """Rows that change weights or biases by factors: one row for samples that follow each other."""

@@ -1,0 +1,191 @@
+"""What the digital side of each accelerator holds while it performs a program: `buffer_uses`.
+
+Everything that is not in tiles has to wait somewhere: the activations of a microbatch until its errors come back, the
+inputs and errors of a layer until they have changed its weights, sums until they are added up, dense gradients until
+they are programmed.  A value is held from the operation that makes it to the last one that uses it, in the order in
+which the accelerator issues them.  What is sent leaves at once, what is received is taken when the program comes to it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from rpucluster.cluster import Cluster
+from rpucluster.errors import CapacityError
+from rpucluster.job import Job
+from rpucluster.partitioner import Plan
+from rpucluster.program import Collective, Digital, Op, Program, Read, Send, Update
+from rpucluster.units import format_quantity
+
+Value = tuple[str, int, int]  # name, layer, microbatch
+KINDS: Final = {
+    "activation": "activations",
+    "delta": "errors",
+    "error": "errors",
+    "factors": "factors",
+    "sums": "sums",
+    "partial": "sums",
+    "gradient": "gradients",
+}
+"""Where each value counts.  Inputs of a layer are the activations before it; factors are those of other replicas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferUse:
+    """What one accelerator holds at most."""
+
+    accelerator: int
+    in_flight: int
+    """Most microbatches that have gone forward through a run of layers and not yet back, over its runs."""
+    elements: Mapping[str, int]
+    """At the moment of `peak_bytes`: activations, errors, factors, sums, gradients."""
+    peak_bytes: float
+    """Most bytes at once, at the job's word widths."""
+
+
+def buffer_uses(program: Program, plan: Plan, job: Job) -> tuple[BufferUse, ...]:
+    """What every accelerator of a training program holds at most, ascending; O(n) of the operations."""
+    words = job.words
+    bits = dict.fromkeys(KINDS, words.factor_bits)
+    bits |= {"sums": words.sum_bits, "partial": words.sum_bits, "gradient": words.gradient_bits}
+    ranks = {accelerator: rank for *_, rank, accelerator in plan.ranks()}
+    uses = []
+    for accelerator in program.accelerators:
+        issued = program.issued_by(accelerator)
+        events = _Events(program, plan, job, accelerator, ranks[accelerator])
+        moments = [events.of(op) for op in issued]
+        elements, peak = _peak(moments, bits)
+        uses.append(
+            BufferUse(accelerator=accelerator, in_flight=_in_flight(issued, plan), elements=elements, peak_bytes=peak)
+        )
+    return tuple(uses)
+
+
+def check_buffers(uses: Iterable[BufferUse], cluster: Cluster) -> None:
+    """Raise `CapacityError` where an accelerator has to hold more than its `[accelerator] buffer`, if that is given."""
+    buffer = cluster.accelerator.buffer
+    if buffer is None:
+        return
+    fullest = max(uses, key=lambda use: use.peak_bytes)
+    if fullest.peak_bytes > buffer:
+        raise CapacityError(
+            f"accelerator {fullest.accelerator} has to hold {format_quantity(fullest.peak_bytes, 'size')} at once but "
+            f"[accelerator] buffer of {cluster.name} is {format_quantity(buffer, 'size')}; lower [train] minibatch or "
+            f"raise [parallel] tensor, pipeline or [accelerator] buffer"
+        )
+
+
+_Moment = tuple[dict[Value, int], list[Value]]
+"""What an operation makes, in elements, and what it uses."""
+
+
+class _Events:
+    """What the operations of one accelerator make and use."""
+
+    def __init__(self, program: Program, plan: Plan, job: Job, accelerator: int, rank: int) -> None:
+        self._program, self._plan, self._job = program, plan, job
+        self._accelerator, self._rank = accelerator, rank
+        self._vectors = program.minibatch // program.microbatches
+
+    def of(self, op: Op) -> _Moment:
+        """Of an operation that the accelerator issues."""
+        layer = op.layer
+        match op:
+            case Read(direction="forward", microbatch=m):
+                made = {("sums", layer, m): self._vectors * self._gives(layer)}
+                if layer == 0:  # its inputs come with it
+                    made["activation", -1, m] = self._vectors * self._needs(0)
+                return made, [("activation", layer - 1, m)]
+            case Read(microbatch=m):
+                name = "partial" if self._plan.layers[layer].sums_backward else "error"
+                return {(name, layer - 1, m): self._vectors * self._needs(layer)}, [("delta", layer, m)]
+            case Digital(kind="activation", microbatch=m):
+                return {("activation", layer, m): self._vectors * self._gives(layer)}, [("sums", layer, m)]
+            case Digital(kind="loss", microbatch=m):
+                return {("delta", layer, m): self._vectors * self._gives(layer)}, [("activation", layer, m)]
+            case Digital(kind="derivative", microbatch=m):
+                used = [("activation", layer, m), ("error", layer, m)]
+                return {("delta", layer, m): self._vectors * self._gives(layer)}, used
+            case Digital(kind="gradient", microbatch=m):
+                return {("gradient", layer, -1): self._cells(layer)}, self._factors(layer, [m])
+            case Digital(microbatch=m) | Update(microbatch=m):
+                used = self._factors(layer, range(self._program.microbatches) if m < 0 else [m])
+                return {}, [("gradient", layer, -1)] if self._dense else [*used, ("factors", layer, m)]
+            case Send(payload=name, microbatch=m):
+                return {} if op.source == self._accelerator else {(name, layer, m): op.elements}, []
+            case Collective(payload="partial_output", microbatch=m):
+                return {}, [("sums", layer, m)]
+            case Collective(payload="partial_error", microbatch=m):
+                made = {("error", layer - 1, m): self._vectors * self._needs(layer)}
+                return made, [("partial", layer - 1, m)]
+            case Collective(payload="activation" | "error" as name, microbatch=m):
+                return {(name, layer, m): self._vectors * self._plan.layers[layer].outputs}, []
+            case Collective(payload="factors", microbatch=m):
+                others = sum(op.elements) - op.elements[op.members.index(self._accelerator)]
+                return {("factors", layer, m): others}, []
+            case _:
+                return {}, [("gradient", layer, -1)]
+
+    @property
+    def _dense(self) -> bool:
+        return self._job.parallel.data_sync == "gradient"
+
+    def _factors(self, layer: int, microbatches: Iterable[int]) -> list[Value]:
+        return [value for m in microbatches for value in (("activation", layer - 1, m), ("delta", layer, m))]
+
+    def _gives(self, layer: int) -> int:
+        span = self._plan.layers[layer].gives[self._rank]
+        return 0 if span is None else span[1] - span[0]
+
+    def _needs(self, layer: int) -> int:
+        span = self._plan.layers[layer].needs[self._rank]
+        return 0 if span is None else span[1] - span[0]
+
+    def _cells(self, layer: int) -> int:
+        block, bias = self._plan.layers[layer].blocks[self._rank], self._job.network.layers[layer].bias
+        return (0 if block is None else block.cells) + self._gives(layer) * (bias == "digital")
+
+
+def _peak(moments: list[_Moment], bits: Mapping[str, int]) -> tuple[dict[str, int], float]:
+    """Elements by kind at the moment with the most bytes, and these bytes."""
+    last: dict[Value, int] = {}
+    for i, (made, used) in enumerate(moments):
+        last |= dict.fromkeys((*made, *used), i)
+    held: dict[Value, int] = {}
+    now, most = 0, 0  # bits
+    at_most: Counter[str] = Counter()
+    elements: Counter[str] = Counter()
+    for i, (made, used) in enumerate(moments):
+        for value, size in made.items():
+            more = size - held.get(value, 0)
+            if more > 0:  # a gather adds to what is there
+                held[value] = size
+                elements[KINDS[value[0]]] += more
+                now += more * bits[value[0]]
+        if now > most:
+            most, at_most = now, elements.copy()
+        for value in (*made, *used):
+            if last[value] == i and value in held:
+                size = held.pop(value)
+                elements[KINDS[value[0]]] -= size
+                now -= size * bits[value[0]]
+    return {kind: at_most[kind] for kind in dict.fromkeys(KINDS.values())}, most / 8
+
+
+def _in_flight(issued: Iterable[Op], plan: Plan) -> int:
+    passes = [op for op in issued if isinstance(op, Read) or (isinstance(op, Digital) and op.kind in _OF_A_PASS)]
+    chunk = [layer.chunk for layer in plan.layers]
+    last = {(chunk[op.layer], op.microbatch): i for i, op in enumerate(passes)}
+    flying: set[tuple[int, int]] = set()
+    most = 0
+    for i, op in enumerate(passes):
+        place = (chunk[op.layer], op.microbatch)
+        flying.add(place)
+        most = max(most, len(flying))
+        if last[place] == i:
+            flying.remove(place)
+    return most
+
+
+_OF_A_PASS: Final = ("activation", "loss", "derivative")
