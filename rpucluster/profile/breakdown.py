@@ -143,7 +143,8 @@ class Crossed:
         """Of the transfer of that id; none where it puts nothing on any link."""
         price, network = self._timeline.price[op], self._timeline.cluster.network
         if price not in self._by_price:
-            links = sorted(self._timeline.prices[price].link_bytes or ())
+            sending = self._timeline.prices[price].sending
+            links = sorted(sending.link_bytes) if sending else []
             self._by_price[price] = tuple(dict.fromkeys(network.axis_of(link).name for link in links))
         return self._by_price[price]
 
