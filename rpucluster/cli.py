@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rpucluster.cluster import Cluster
+    from rpucluster.config import Kind
     from rpucluster.job import Job
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -183,6 +185,60 @@ def profile(
 
 
 @app.command()
+def collective(
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast or send."),
+    ],
+    cluster: ClusterName = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option("--bytes", metavar="SIZES", help="A size, 64MiB, or a sweep; 1KiB:1GiB:x4 if not given."),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option("--shard-bytes", metavar="SIZES", help="The same of the share of one accelerator."),
+    ] = None,
+    algorithm: Annotated[
+        str,
+        typer.Option(
+            metavar="A[,B]",
+            help="ring, direct, halving_doubling, tree or auto: one per axis, innermost first, or one for all.",
+        ),
+    ] = "auto",
+    over: Annotated[
+        str | None, typer.Option(metavar="AXES", help="Only along these axes, e.g. board,rack; all if not given.")
+    ] = None,
+    chunks: Annotated[int, typer.Option(help="Into how many chunks the payload is split.")] = 1,
+    active_chunks: Annotated[int, typer.Option(help="Chunks under way at once on each axis.")] = 1,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a collective on a modelled network: the table of the usual collective benchmark."""
+    the_cluster = _load_cluster(cluster, _overrides(sets or ())["cluster"])
+
+    from rpucluster.collective_table import SIZES, kind_named, measure, members_over, parse_algorithms, parse_sizes
+    from rpucluster.report.collectives import print_collectives
+
+    if sizes is not None and shards is not None:
+        raise ConfigError("--bytes and --shard-bytes say the same; write one of them")
+    rows = measure(
+        kind_named(kind),
+        the_cluster.network,
+        parse_sizes(sizes or SIZES) if shards is None else parse_sizes(shards, "--shard-bytes"),
+        members=members_over(the_cluster.network, over),
+        algorithm=parse_algorithms(algorithm),
+        chunks=chunks,
+        active_chunks=active_chunks,
+        shards=shards is not None,
+    )
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        print_collectives(rows, the_cluster.name, _console(sys.stdout))
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     as_json: AsJson = False,
@@ -316,17 +372,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(job: str, cluster: str | None, sets: Sequence[str]) -> "tuple[Job, Cluster]":
-    from rpucluster.config import shipped, split_overrides
+    _require(cluster)
+
+    from rpucluster.job import load_job
+
+    overrides = _overrides(sets)
+    return load_job(job, overrides["job"]), _load_cluster(cluster, overrides["cluster"])
+
+
+def _load_cluster(cluster: str | None, overrides: Sequence[str]) -> "Cluster":
+    name = _require(cluster)
+
+    from rpucluster.cluster import load_cluster
+
+    return load_cluster(name, overrides)
+
+
+def _require(cluster: str | None) -> str:
+    from rpucluster.config import shipped
 
     if cluster is None:
         names = ", ".join(shipped("cluster"))
         raise ConfigError(f"--cluster is missing; name a cluster file or one of the shipped {names}")
+    return cluster
 
-    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
-    from rpucluster.job import JOB_TABLES, load_job
 
-    overrides = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
-    return load_job(job, overrides["job"]), load_cluster(cluster, overrides["cluster"])
+def _overrides(sets: Sequence[str]) -> "dict[Kind, list[str]]":
+    from rpucluster.cluster import CLUSTER_TABLES
+    from rpucluster.config import split_overrides
+    from rpucluster.job import JOB_TABLES
+
+    return split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
 
 
 def _console(stream: Any) -> "Console":
@@ -335,7 +411,7 @@ def _console(stream: Any) -> "Console":
     return Console(file=stream)
 
 
-def _print_json(content: dict[str, Any]) -> None:
+def _print_json(content: dict[str, Any] | list[dict[str, Any]]) -> None:
     typer.echo(json.dumps(content, indent=2))
 
 

@@ -103,7 +103,7 @@ def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) ->
         active=np.array([chip.active_tiles if tiles > chip.active_tiles else 0 for tiles in arranged.held], np.int64),
         slow=np.ones(len(arranged.held)),
         streaming=np.array([chip.layer_streaming]),
-        capacity=np.array([network.axis_of(link).bandwidth for link in links], np.float64),
+        capacity=np.array([network.bandwidth_of(link) for link in links], np.float64),
     )
     return demands, machine
 

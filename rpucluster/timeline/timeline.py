@@ -70,7 +70,7 @@ class Timeline:
     def link_busy_s(self) -> Mapping[int, float]:
         """Seconds that each of these links was sending: its bytes over its bandwidth."""
         network = self.cluster.network
-        return {link: nbytes / network.axis_of(link).bandwidth for link, nbytes in self.link_bytes.items()}
+        return {link: nbytes / network.bandwidth_of(link) for link, nbytes in self.link_bytes.items()}
 
     def critical_path(self) -> tuple[int, ...]:
         """The operations that fix the makespan, in order: each started, or ended, when the one before let it."""
