@@ -1,6 +1,7 @@
 """The single sends of every algorithm: who ends with what, what crosses the links, and the closed forms beside them."""
 
 import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import product
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from rpucluster.collective import Algorithm, CollectiveKind, Send, cost, expand, send_cost
 from rpucluster.collective.moves import legal
+from rpucluster.collective.routed import Routes, Transfer
 from rpucluster.topology import AxisKind, Connection, Faults, Network
 from tests.networks import network
 
@@ -207,23 +209,26 @@ def test_these_contend_for_nothing_anyway(
     assert found.link_bytes == pytest.approx(dict(on_link))
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(
     st.sampled_from(AXES),
-    st.integers(2, 9),
+    st.integers(2, 12),
     st.sampled_from(KINDS),
     st.sampled_from(["cut_through", "store_and_forward"]),
     st.floats(1, 1e8),
     st.data(),
 )
 def test_closed_forms_hold_where_messages_share_links(
-    kind: AxisKind, n: int, collective: CollectiveKind, forwarding: str, size: float, data: st.DataObject
+    kind: AxisKind, size: int, collective: CollectiveKind, forwarding: str, nbytes: float, data: st.DataObject
 ) -> None:
     """A slow-down by 1 of some link changes nothing but that every message is looked at by itself."""
-    net = network((kind, n), forwarding=forwarding)
+    net = network((kind, size), forwarding=forwarding)
     one_by_one = net.with_faults(Faults(slow_links={next(net.links).name: 1.0}))
+    n = data.draw(st.integers(2, size))
+    first = data.draw(st.integers(0, size - 1 if kind == "ring" else size - n))
+    members = [(first + i) % size for i in range(n)]
     algorithm = data.draw(st.sampled_from(legal(collective, n)))
-    found, routed = (cost(collective, range(n), [size] * n, each, algorithm) for each in (net, one_by_one))
+    found, routed = (cost(collective, members, [nbytes] * n, each, algorithm) for each in (net, one_by_one))
     assert found.modelled_s == pytest.approx(routed.modelled_s, rel=1e-9)
     assert found.latency_s == pytest.approx(routed.latency_s, rel=1e-9)
     assert found.link_bytes == pytest.approx(routed.link_bytes, rel=1e-9)
@@ -239,6 +244,31 @@ def test_by_axes_the_lines_do_not_touch(kind: CollectiveKind, shape: tuple[int, 
         found, routed = (cost(kind, range(n), [1e6] * n, each, algorithms) for each in (net, one_by_one))
         assert found.modelled_s == pytest.approx(routed.modelled_s, rel=1e-9)
         assert found.link_bytes == pytest.approx(routed.link_bytes)
+
+
+@settings(max_examples=100)
+@given(networks, st.sampled_from(["fifo", "none"]), st.integers(0, 2**32 - 1), st.sampled_from(["0 s", "1 us"]))
+def test_many_messages_at_once_cost_what_they_do_one_by_one(
+    net: Network, contention: str, seed: int, tick: str
+) -> None:
+    axes = [{**axis.model_dump(mode="json"), "contention": contention} for axis in net.axis]
+    net = Network.model_validate({"axis": axes, "tick": tick})
+    draw, n = random.Random(seed), net.accelerators
+    pairs = [draw.sample(range(n), 2) for _ in range(40)]
+    sends = [Transfer(a, b, draw.choice([1e3, draw.uniform(1, 1e8)])) for a, b in pairs]
+    one_by_one = net.with_faults(Faults(slow_links={next(net.links).name: 1.0}))
+    at_once, routed = (Routes(each).round(3, sends) for each in (net, one_by_one))
+    assert at_once.seconds == pytest.approx(routed.seconds, rel=1e-9)
+    assert at_once.latency_s == pytest.approx(routed.latency_s, rel=1e-9)
+    (one,), (other,) = at_once.hops, routed.hops
+    assert one.service_s == pytest.approx(other.service_s, rel=1e-9)
+    if one.server != other.server:  # the busiest link, or as busy a one
+        busy = Routes(net).loads(sends)
+        assert isinstance(one.server, int)
+        assert isinstance(other.server, int)
+        assert busy[one.server] / net.bandwidth_of(one.server) == pytest.approx(
+            busy[other.server] / net.bandwidth_of(other.server)
+        )
 
 
 def test_an_uneven_ring_gather_goes_at_the_pace_of_the_largest_block() -> None:

@@ -61,6 +61,19 @@ def test_over_two_axes_too(case: int) -> None:
     assert seconds(kind, net, size, algorithms, chunks, active) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("chunks", "active", "latency"), [(5, 3, "500 ns"), (7, 2, "0 s"), (9, 9, "40 us"), (3, 1, "1 us")]
+)
+@pytest.mark.parametrize("forwarding", ["cut_through", "store_and_forward"])
+@pytest.mark.parametrize("kind", ["ring", "switch"])
+def test_many_rounds_that_repeat_are_skipped_exactly(
+    kind: AxisKind, forwarding: str, chunks: int, active: int, latency: str
+) -> None:
+    net = network((kind, 24), latency=latency, forwarding=forwarding, endpoint_delay="10 ns")
+    expected = messages_s("all_reduce", net, 24e6, ["ring"], chunks, active)
+    assert seconds("all_reduce", net, 24e6, ["ring"], chunks, active) == pytest.approx(expected, rel=1e-9)
+
+
 def test_one_at_a_time_takes_as_often_as_long() -> None:
     net = network(("ring", 8))
     one = seconds("all_reduce", net, 1e6, ["ring"], 1, 1)

@@ -20,7 +20,7 @@ from rpucluster.topology import Network
 
 Chosen = Algorithm | Literal["auto"]
 
-_MOST_FLAT = 64
+_MOST_FLAT = 32
 """Members of a group over several axes, or off its axes, up to which `auto` tries every flat algorithm."""
 _NATURAL: Mapping[str, Algorithm] = {
     "ring": "ring",
@@ -68,8 +68,9 @@ class CollectiveCost:
     @cached_property
     def energy_J(self) -> float:
         """Of the links."""
+        wires = self.network.axes_of(self.link_bytes)
         return math.fsum(
-            nbytes * self.network.axis_of(link).energy_per_byte for link, nbytes in self.link_bytes.items()
+            nbytes * wire.energy_per_byte for nbytes, wire in zip(self.link_bytes.values(), wires, strict=True)
         )
 
     @cached_property
@@ -77,8 +78,11 @@ class CollectiveCost:
         """The links that no other transfer may use meanwhile: those with contention = "fifo"."""
         if self.passing is not None:
             return self.passing
-        held = (link for link in self.link_bytes if self.network.axis_of(link).contention == "fifo")
-        return tuple(Hold(link, 0.0, self.modelled_s) for link in held if self.modelled_s > 0)
+        if self.modelled_s <= 0:
+            return ()
+        wires = self.network.axes_of(self.link_bytes)
+        links = (link for link, wire in zip(self.link_bytes, wires, strict=True) if wire.contention == "fifo")
+        return tuple(Hold(link, 0.0, self.modelled_s) for link in links)
 
 
 def cost(
@@ -100,8 +104,8 @@ def cost(
     A group that is a product of places on several axes, its innermost varying fastest, takes one algorithm per axis
     that it spans, innermost first, and goes hierarchically (see `stages`); a single name runs a flat collective over
     the whole group, over the real routes.  `auto` takes the cheapest of all that are able, the suiting one of the
-    axis where several cost the same.  (It leaves out what takes long to price: flat algorithms of more than 64 members
-    over several axes, and those but the ring of more than 64 on part of a ring, on a mesh, on written-out links and
+    axis where several cost the same.  (It leaves out what takes long to price: flat algorithms of more than 32 members
+    over several axes, and those but the ring of more than 32 on part of a ring, on a mesh, on written-out links and
     around failures, and trees on a ring.)
 
     The payload is split in `chunks`, of which `active_chunks` may be under way on an axis at once (see `pipeline`).
@@ -215,7 +219,7 @@ def _along(kind: CollectiveKind, found: Group, level: int) -> tuple[Algorithm, .
     if (len(places) if quick else len(found.members)) > _MOST_FLAT:
         able = tuple(
             name for name in able
-            if name == "ring" or (quick and symmetric.applies(kind, name, axis, places))
+            if name == "ring" or (quick and symmetric.form_of(kind, name, axis, places))
         )  # fmt: skip
     suiting = _NATURAL[axis.kind]
     return tuple(sorted(able, key=lambda name: (name != suiting, ALGORITHMS.index(name))))

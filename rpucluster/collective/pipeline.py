@@ -6,7 +6,8 @@ chunks of an all-reduce use one on the way out and the other on the way back, th
 Each then has half of the chunks that may be under way, and at least one.
 
 Chunks that are under way at the same time queue for the links that know contention, message by message, first come,
-first served.  Where they meet on no such link the chunks are simulated, not their messages.
+first served.  Where they meet on no such link the chunks are simulated, not their messages.  Rounds that repeat soon
+come to repeat the same pattern of all chunks too, and then as many of them as all chunks have left are one step.
 """
 
 from collections import deque
@@ -32,8 +33,8 @@ def makespan_s(
 ) -> tuple[float, float]:
     """Seconds until the last chunk is through, and how many of them would remain with endless bandwidth.
 
-    `alternating` says that chunks alternate between the queues of an axis.  O(chunks x rounds) where chunks meet on
-    links, else O(chunks x stages).
+    `alternating` says that chunks alternate between the queues of an axis.  O(chunks x active x rounds that differ)
+    where chunks meet on links, else O(chunks x stages).
     """
     if chunks == 1:
         alone = [alone_s(course.rounds, endpoint_delay) for course in courses]
@@ -81,6 +82,23 @@ class _Chunk:
         self.first = self.last = self.whole = 0.0
 
 
+class _Moment(NamedTuple):
+    """All that the future depends on, but for how many rounds are left, at the end of a round of some chunk."""
+
+    chunk: _Chunk
+    now: float
+    where: tuple[tuple[int, int, int, int], ...]
+    """Of each chunk that is under way, in the order of their events: number, stage, passage, hop."""
+    after: tuple[float, ...]
+    """Seconds from now to their events and messages, and until links are free."""
+    left: dict[_Chunk, int]
+    """Rounds of each in its passage."""
+
+
+_SAME = 1e-9
+"""Differences of moments, as a share of the time between them, that are rounding."""
+
+
 class _Flow:
     """An event simulation of chunks; an event is a chunk that arrives at a hop."""
 
@@ -99,6 +117,7 @@ class _Flow:
         self.events: list[tuple[float, int, _Chunk, int]] = []
         self.serial = 0
         self.end = 0.0
+        self.seen: _Moment | None = None
 
     def run(self) -> float:
         """When the last chunk is through."""
@@ -156,7 +175,45 @@ class _Flow:
                 self._leave(chunk, now)
                 return
             chunk.left = self.stages[chunk.stage][chunk.passage][0]
+        elif chunk.left > 1:
+            now = self._leap(chunk, now)
         self._set_out(chunk, now)
+
+    def _leap(self, chunk: _Chunk, now: float) -> float:
+        """Skip rounds in which nothing changes but the time; returns what time it is then."""
+        seen = self.seen
+        if seen is not None and seen.chunk is not chunk:
+            there = seen.chunk.stage, seen.chunk.passage
+            if seen.where[0][1:3] == there and seen.chunk.left > 1:
+                return now  # the one that was looked at goes on with its rounds, and will be looked at again
+        self.seen = here = self._moment(chunk, now)
+        if seen is None or seen.where != here.where:
+            return now
+        period = now - seen.now
+        if any(abs(a - b) > _SAME * period for a, b in zip(seen.after, here.after, strict=True)):
+            return now
+        done = {each: seen.left[each] - here.left[each] for each in here.left}
+        periods = min((each.left - 1) // rounds for each, rounds in done.items() if rounds > 0)
+        if periods < 1 or any(rounds < 0 for rounds in done.values()):
+            return now
+        self.seen = None
+        return now + self._shift(periods * period, {each: periods * rounds for each, rounds in done.items()})
+
+    def _shift(self, seconds: float, rounds: dict[_Chunk, int]) -> float:
+        self.events = [(when + seconds, serial, chunk, hop) for when, serial, chunk, hop in self.events]
+        self.free = {server: when + seconds for server, when in self.free.items()}
+        for chunk, done in rounds.items():
+            chunk.left -= done
+            chunk.first, chunk.last, chunk.whole = (t + seconds for t in (chunk.first, chunk.last, chunk.whole))
+        return seconds
+
+    def _moment(self, chunk: _Chunk, now: float) -> _Moment:
+        events = [(now, 0, chunk, -1), *sorted(self.events, key=lambda event: event[:2])]
+        after = [max(0.0, when - now) for when in self.free.values()]
+        for when, _, each, _ in events[1:]:
+            after += (when - now, each.first - now, each.last - now, each.whole - now)
+        where = tuple((each.number, each.stage, each.passage, hop) for _, _, each, hop in events)
+        return _Moment(chunk, now, where, tuple(after), {each: each.left for _, _, each, _ in events})
 
     def _leave(self, chunk: _Chunk, now: float) -> None:
         """A stage is over; the chunk goes on before the next one of its queue sets out."""

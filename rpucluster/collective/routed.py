@@ -8,8 +8,15 @@ link.  The round ends with its slowest message.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from rpucluster.collective import many
 from rpucluster.collective.rounds import Hop, Round
 from rpucluster.topology import Network
+from rpucluster.topology.product import Product
+
+_MANY = 32
+"""Messages of a round from which it pays to look at all of them at once."""
 
 
 class Transfer(NamedTuple):
@@ -71,6 +78,9 @@ class Routes:
         Rounds of other chunks queue at its busiest link for as long as this has to send; what the round takes
         beyond that passes beside them.
         """
+        layout = self.network.product
+        if layout is not None and len(sends) >= _MANY:
+            return self._round_of_many(repeats, sends, layout)
         load = self.loads(sends)
         seconds = max((self._message_s(send, load) for send in sends), default=0.0)
         latency = max((self._latency_s(send) for send in sends), default=0.0)
@@ -79,8 +89,12 @@ class Routes:
             use = self.use(link)
             if use.shares and nbytes / use.bandwidth > service:
                 busiest, service = link, nbytes / use.bandwidth
-        service = min(service, seconds)
-        return Round(repeats, (Hop(busiest, 1, service, seconds - service),), True, latency)
+        return _round(repeats, seconds, latency, busiest, service)
+
+    def _round_of_many(self, repeats: int, sends: Sequence[Transfer], layout: Product) -> Round:
+        source, target = (np.array([send[i] for send in sends], np.int64) for i in (0, 1))
+        found = many.price(self.network, layout, source, target, np.array([send.bytes for send in sends]))
+        return _round(repeats, *found)
 
     def _latency_s(self, send: Transfer) -> float:
         return sum(self.use(link).latency_s for link in self.path(send.source, send.destination))
@@ -100,3 +114,8 @@ class Routes:
             if use.shares:
                 wait = max(wait, (load[link] - nbytes) / use.bandwidth)
         return latency + stored + flowing + wait
+
+
+def _round(repeats: int, seconds: float, latency: float, busiest: int | None, busiest_s: float) -> Round:
+    service = min(busiest_s, seconds)
+    return Round(repeats, (Hop(busiest, 1, service, seconds - service),), True, latency)

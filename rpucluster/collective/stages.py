@@ -78,8 +78,9 @@ def prepared(stage: Stage, found: Group, routes: Routes) -> list[Round]:
     network = found.network
     if network.product is not None and stage.level != FLAT and len(stage.parts) == 1:
         k, places = found.axes[stage.level], found.places[stage.level]
-        if symmetric.applies(stage.kind, stage.algorithm, network.axis[k], places):
-            return symmetric.rounds(stage.kind, stage.algorithm, len(places), stage.parts[0], k, network)
+        form = symmetric.form_of(stage.kind, stage.algorithm, network.axis[k], places)
+        if form is not None:
+            return symmetric.rounds(stage.kind, stage.algorithm, form, len(places), stage.parts[0], k, network)
     # all lines are alike unless something is broken or slow on some of them
     lines = active_lines(stage, found)
     chosen = lines[:1] if network.product is not None else lines

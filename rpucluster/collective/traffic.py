@@ -37,7 +37,7 @@ def _even(stage: Stage, found: Group) -> dict[int, float] | None:
         return None
     k, places = found.axes[stage.level], found.places[stage.level]
     axis, n, first = layout.wires[k], len(places), layout.first_links[k]
-    if not symmetric.applies(stage.kind, stage.algorithm, axis, places):
+    if symmetric.form_of(stage.kind, stage.algorithm, axis, places) not in ("ports", "ring"):
         return None
     hops = n / 2 if (stage.kind, stage.algorithm) == ("all_to_all", "ring") else 1
     each = stage.parts[0] * (n - 1) * hops * (2 if stage.kind == "all_reduce" else 1)

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import groupby
 from typing import Annotated, Any
@@ -178,6 +178,11 @@ class Network(Spec):
     def axis_of(self, link: int) -> Axis | Connection:
         """The axis, or the connection, that a link, given by number, belongs to."""
         return self.wires[self._layout.wire_number(link)]
+
+    def axes_of(self, links: Iterable[int]) -> list[Axis | Connection]:
+        """The same for many links."""
+        wires, number = self.wires, self._layout.wire_number
+        return [wires[number(link)] for link in links]
 
     def bandwidth_of(self, link: int) -> float:
         """Bytes of payload per second of a link, given by number: bandwidth times efficiency, less what is slow."""

@@ -7,6 +7,7 @@ thousands of accelerators costs nothing until somebody asks for a route.
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from rpucluster.errors import InputError
@@ -32,6 +33,7 @@ class Product:
             following += self.accelerators * _numbers(axis)
         self.first_links = tuple(firsts)
         """The link number with which each axis begins."""
+        self._after_last = following
 
     def coordinates(self, accelerator: int) -> tuple[int, ...]:
         """Where an accelerator sits on each axis, innermost first."""
@@ -59,11 +61,8 @@ class Product:
 
     def wire_number(self, link: int) -> int:
         """The axis, by number, that a link belongs to."""
-        for k in reversed(range(len(self.wires))):
-            if link >= self.first_links[k]:
-                if link < self.first_links[k] + self.accelerators * _numbers(self.wires[k]):
-                    return k
-                break
+        if 0 <= link < self._after_last:
+            return bisect_right(self.first_links, link) - 1
         raise InputError(f"link {link} does not exist in this network")
 
     def link(self, number: int) -> Link:
