@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rpucluster.cluster import Cluster
-    from rpucluster.config import Kind
     from rpucluster.job import Job
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -215,11 +214,14 @@ def collective(
     as_json: AsJson = False,
 ) -> None:
     """Time a collective on a modelled network: the table of the usual collective benchmark."""
-    the_cluster = _load_cluster(cluster, _overrides(sets or ())["cluster"])
+    name = _require(cluster)
 
+    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
     from rpucluster.collective_table import SIZES, kind_named, measure, members_over, parse_algorithms, parse_sizes
+    from rpucluster.config import split_overrides
     from rpucluster.report.collectives import print_collectives
 
+    the_cluster = load_cluster(name, split_overrides(sets or (), {"cluster": CLUSTER_TABLES})["cluster"])
     if sizes is not None and shards is not None:
         raise ConfigError("--bytes and --shard-bytes say the same; write one of them")
     rows = measure(
@@ -372,20 +374,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(job: str, cluster: str | None, sets: Sequence[str]) -> "tuple[Job, Cluster]":
-    _require(cluster)
-
-    from rpucluster.job import load_job
-
-    overrides = _overrides(sets)
-    return load_job(job, overrides["job"]), _load_cluster(cluster, overrides["cluster"])
-
-
-def _load_cluster(cluster: str | None, overrides: Sequence[str]) -> "Cluster":
     name = _require(cluster)
 
-    from rpucluster.cluster import load_cluster
+    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
+    from rpucluster.config import split_overrides
+    from rpucluster.job import JOB_TABLES, load_job
 
-    return load_cluster(name, overrides)
+    overrides = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
+    return load_job(job, overrides["job"]), load_cluster(name, overrides["cluster"])
 
 
 def _require(cluster: str | None) -> str:
@@ -395,14 +391,6 @@ def _require(cluster: str | None) -> str:
         names = ", ".join(shipped("cluster"))
         raise ConfigError(f"--cluster is missing; name a cluster file or one of the shipped {names}")
     return cluster
-
-
-def _overrides(sets: Sequence[str]) -> "dict[Kind, list[str]]":
-    from rpucluster.cluster import CLUSTER_TABLES
-    from rpucluster.config import split_overrides
-    from rpucluster.job import JOB_TABLES
-
-    return split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
 
 
 def _console(stream: Any) -> "Console":

@@ -1,7 +1,6 @@
 """Rows of ASTRA-sim's collective times, and the same collectives on our network, by the functions of the command."""
 
 import csv
-from functools import lru_cache
 from pathlib import Path
 
 from rpucluster.cluster import Cluster
@@ -10,7 +9,7 @@ from rpucluster.config import validated
 
 FILE = Path(__file__).parents[2] / "shared" / "reference" / "astra_collectives.csv"
 _KINDS = {"Ring": "ring", "FullyConnected": "fully_connected", "Switch": "switch"}
-_ALGORITHMS = {"ring": "ring", "direct": "direct", "halvingDoubling": "halving_doubling"}
+ALGORITHMS = {"ring": "ring", "direct": "direct", "halvingDoubling": "halving_doubling"}
 
 Row = dict[str, str]
 
@@ -21,16 +20,15 @@ def rows(path: Path = FILE) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def modelled_s(row: Row) -> float:
+def modelled_s(row: Row, *, plain: bool = False) -> float:
     """What `rpucluster collective` says of the collective and the machine of a row."""
-    columns = ("topology", "size_per_dim", "bandwidth_GiBps_per_dim", "latency_ns_per_dim")
-    cluster = _cluster(row["backend"], *(row[column] for column in columns))
+    cluster = cluster_of(row, plain=plain)
     (found,) = measure(
         kind_named(row["collective"]),
         cluster.network,
         parse_sizes(f"{row['size_bytes']}B"),
         members=members_over(cluster.network, None),
-        algorithm=parse_algorithms(",".join(_ALGORITHMS[name] for name in row["algorithm_per_dim"].split("x"))),
+        algorithm=parse_algorithms(",".join(ALGORITHMS[name] for name in row["algorithm_per_dim"].split("x"))),
         chunks=int(row["chunks"]),
         active_chunks=int(row["active_chunks"]),
         # of an all-gather the file has the shard, of the others what the benchmark calls the size
@@ -39,9 +37,10 @@ def modelled_s(row: Row) -> float:
     return found.modelled_s
 
 
-@lru_cache
-def _cluster(backend: str, topology: str, sizes: str, bandwidths: str, latencies: str) -> Cluster:
-    aware = backend == "aware"
+def cluster_of(row: Row, *, plain: bool = False) -> Cluster:
+    """The machine of a row; a plain one has neither endpoint delays nor ticks."""
+    aware = row["backend"] == "aware"
+    columns = ("topology", "size_per_dim", "bandwidth_GiBps_per_dim", "latency_ns_per_dim")
     axes = [
         {
             "name": f"axis{k}",
@@ -53,9 +52,9 @@ def _cluster(backend: str, topology: str, sizes: str, bandwidths: str, latencies
             "contention": "fifo" if aware else "none",
         }
         for k, (kind, size, bandwidth, latency) in enumerate(
-            zip(*(text.split("x") for text in (topology, sizes, bandwidths, latencies)), strict=True)
+            zip(*(row[column].split("x") for column in columns), strict=True)
         )
     ]
     # its runs had endpoint delays of 1 ns, and its clock counts whole nanoseconds
-    network = {"endpoint_delay": "1 ns", "tick": "1 ns", "axis": axes}
-    return validated(Cluster, {"name": topology, "accelerator": {}, "network": network}, "row")
+    network = {"axis": axes} if plain else {"endpoint_delay": "1 ns", "tick": "1 ns", "axis": axes}
+    return validated(Cluster, {"name": row["topology"], "accelerator": {}, "network": network}, "row")

@@ -180,7 +180,7 @@ def test_nothing_takes_no_time(capsys: Captured) -> None:
         (["send", "--cluster", "ring8", "--algorithm", "ring"], "send has no algorithms"),
         (["all_reduce", "--cluster", "ring8", "--chunks", "0"], "0 chunks, 1 of them active: both must be 1 or more"),
         (
-            ["all_reduce", "--cluster", "ring8", "--set", "train.epochs=1", "--set", "netwrk.x=1"],
+            ["all_reduce", "--cluster", "ring8", "--set", "netwrk.x=1"],
             "unknown section netwrk",
         ),
         (
