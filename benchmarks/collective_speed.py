@@ -132,8 +132,8 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [
         "# Speed of a collective",
         "",
-        "Wall time of an all-reduce of 1 GiB: ASTRA-sim's process, where it was timed; our function (median of 15 calls,",
-        "with the making of the machine); our whole command (best of 3), most of which is the start of Python.",
+        "Wall time of an all-reduce of 1 GiB: ASTRA-sim's process, where it was timed; our function (median of 15",
+        "calls, with the making of the machine); our whole command (best of 3), most of which is the start of Python.",
         "",
         "| backend | topology | accelerators | chunks | ASTRA-sim (user) | ours | times faster (user) | command |",
         "|---|---|---|---|---|---|---|---|",

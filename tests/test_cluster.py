@@ -10,7 +10,7 @@ from rpucluster.cluster import Accelerator, Cluster, load_cluster
 from rpucluster.config import shipped, write_toml
 from rpucluster.errors import ConfigError, InputError
 
-NAMES = ("laptop", "paper_chip", "ring8", "torus4x4")
+NAMES = ("dgx_a100", "dgx_h100", "fat_tree16", "laptop", "paper_chip", "ring8", "torus4x4", "tpu_v4_cube")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -22,7 +22,7 @@ def test_shipped_clusters_survive_being_written_and_read(name: str) -> None:
 
 def test_all_and_only_these_are_shipped() -> None:
     assert tuple(shipped("cluster")) == NAMES
-    assert [load_cluster(name).accelerators for name in NAMES] == [4, 1, 8, 16]
+    assert [load_cluster(name).accelerators for name in NAMES] == [8, 32, 16, 4, 1, 8, 16, 64]
 
 
 def test_a_resolved_cluster_keeps_its_name_in_another_file(tmp_path: Path) -> None:

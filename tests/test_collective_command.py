@@ -87,6 +87,23 @@ def test_bus_factors_are_those_of_nccl_tests() -> None:
     assert checked == len(KINDS)
 
 
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the fits to NCCL's times are not in ../shared/reference")
+@pytest.mark.parametrize(("cluster", "device"), [("dgx_a100", "a100_dgx"), ("dgx_h100", "h100_dgx")])
+def test_a_node_is_as_fast_as_nccl_was_measured(cluster: str, device: str) -> None:
+    """Within a seventh of alpha + 1.75 S / bus bandwidth, as far as the fit goes: 2 kB to 64 MiB."""
+    with (REFERENCE / "nccl_alphabeta_fit.csv").open(encoding="utf-8") as file:
+        (fit,) = (
+            row
+            for row in csv.DictReader(file)
+            if (row["device"], row["collective"], row["num_workers"]) == (device, "all_reduce", "8")
+            and row["devices_per_node"] == "8"
+        )
+    net = load_cluster(cluster).network
+    for row in measure("all_reduce", net, parse_sizes("2KiB:64MiB:x2"), members=members_over(net, "node")):
+        theirs = float(fit["alpha_us"]) * 1e-6 + 1.75 * row.bytes / (float(fit["busbw_GBps"]) * 1e9)
+        assert row.modelled_s == pytest.approx(theirs, rel=1 / 7)
+
+
 def test_a_ring_reaches_the_bus_bandwidth_of_its_links(capsys: Captured) -> None:
     """That is what the factor is for: large messages show the bandwidth of a link, 50 GB/s."""
     for kind in ("all_reduce", "all_gather", "reduce_scatter"):
