@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from rpucluster.program import Collective, Op, Rewrite, Send, kind_of
 from rpucluster.timeline import LinkSpan, Timeline
+from rpucluster.topology import Axis
 
 Track = Literal["arrays", "digital", "communication"]
 
@@ -145,9 +146,10 @@ class _Trace:
         changes: dict[int, dict[int, int]] = {}
         for link, uses in by_link.items():
             described = network.link(link)
-            axis = network.axis.index(described.axis)
+            # links that are written out one by one share a process
+            axis = network.axis.index(described.axis) if isinstance(described.axis, Axis) else 0
             pid = self._first_axis + axis
-            self._processes[pid] = f"links of {described.axis.name}"
+            self._processes[pid] = f"links of {described.axis.name}" if network.axis else "links"
             spans = [(_picoseconds(use.begin_s), _picoseconds(use.end_s)) for use in uses]
             for use, (begin, end), lane in zip(uses, spans, lanes(spans), strict=True):
                 tid = _LANES_PER_TRACK * link + lane + 1
