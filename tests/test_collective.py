@@ -154,6 +154,15 @@ def test_auto_takes_the_cheapest(kind: CollectiveKind, net: Network) -> None:
         assert again.modelled_s == best.modelled_s
 
 
+def test_auto_for_some_of_the_axes() -> None:
+    net = network(("ring", 4), ("switch", 8))
+    sizes = [1e6] * 32
+    found = cost("all_reduce", range(32), sizes, net, ["ring", "auto"])
+    each = {name: cost("all_reduce", range(32), sizes, net, ["ring", name]) for name in ALGORITHMS}
+    best = min(each, key=lambda name: each[name].modelled_s)
+    assert (found.algorithm, found.modelled_s) == (f"ring,{best}", each[best].modelled_s)
+
+
 def test_what_suits_the_axis_wins_a_tie() -> None:
     # between two members, every algorithm is one exchange
     for kind, suiting in (("ring", "ring"), ("fully_connected", "direct"), ("switch", "halving_doubling")):

@@ -122,6 +122,16 @@ def test_routes_go_axis_by_axis_and_break_ties_upwards() -> None:
     assert [link.name for link in torus.route(1, 0)] == ["x:1->0 (y=0)"]
 
 
+@settings(max_examples=30)
+@given(networks)
+def test_legs_are_the_way_divided_by_axes(net: Network) -> None:
+    for a, b in product(range(net.accelerators), repeat=2):
+        legs = net.legs(a, b)
+        assert sum((links for _, links in legs), ()) == net.path(a, b)
+        assert [k for k, _ in legs] == list(net.crossed((a, b)))
+        assert all(net.axis_of(link) is net.axis[k] for k, links in legs for link in links)
+
+
 def test_the_axes_that_a_group_spans() -> None:
     torus = network(("ring", 4), ("ring", 4), ("switch", 2))
     assert torus.crossed((0, 1, 3)) == (0,)
@@ -309,7 +319,10 @@ def test_efficiency_is_part_of_the_bandwidth() -> None:
 def test_every_link_is_found_by_its_name(net: Network) -> None:
     slow = {link.name: 2.0 for link in net.links}
     halved = net.with_faults(Faults(slow_links=slow))
-    assert all(halved.bandwidth_of(link.number) == 25e9 for link in net.links)
+    numbers = [link.number for link in net.links]
+    assert all(halved.bandwidth_of(number) == 25e9 for number in numbers)
+    assert halved.bandwidths_of(numbers) == [25e9] * len(numbers)
+    assert net.bandwidths_of(numbers) == [50e9] * len(numbers)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,8 @@ class _Flow:
             if seen.where[0][1:3] == there and seen.chunk.left > 1:
                 return now  # the one that was looked at goes on with its rounds, and will be looked at again
         self.seen = here = self._moment(chunk, now)
-        if seen is None or seen.where != here.where:
+        # a link that was not used before makes another moment, too
+        if seen is None or seen.where != here.where or len(seen.after) != len(here.after):
             return now
         period = now - seen.now
         if any(abs(a - b) > _SAME * period for a, b in zip(seen.after, here.after, strict=True)):

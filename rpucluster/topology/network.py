@@ -189,6 +189,13 @@ class Network(Spec):
         rate = self.axis_of(link).rate
         return rate / self._slow.get(link, 1.0) if self._slow else rate
 
+    def bandwidths_of(self, links: Iterable[int]) -> list[float]:
+        """The same for many links."""
+        rates, number, slow = [wire.rate for wire in self.wires], self._layout.wire_number, self._slow
+        if slow:
+            return [rates[number(link)] / slow.get(link, 1.0) for link in links]
+        return [rates[number(link)] for link in links]
+
     def link(self, number: int) -> Link:
         """The link of a number.  Raises `InputError` for a number that names none."""
         return self._layout.link(number)
