@@ -158,12 +158,17 @@ def profile(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave the tables as Parquet there, and the trace.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Write a self-contained page with an interactive timeline.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where a modelled step goes, its critical path, what holds it up and what would relieve it."""
+    from rpucluster.files import write_atomically
     from rpucluster.profile.step import profile as examine
     from rpucluster.profile.step import specs_of_run
     from rpucluster.report.profile_text import print_profile
+    from rpucluster.trace import write_trace
 
     if Path(target).is_dir():
         if cluster is not None or sets:
@@ -176,6 +181,11 @@ def profile(
         from rpucluster.profile.tables import write_tables
 
         write_tables(out, found.content)
+        write_trace(out / "trace.json.gz", found.timeline)
+    if html is not None:
+        from rpucluster.report.profile_html import render_profile
+
+        write_atomically(html, render_profile(found.content, found.events, found.link_spans).encode())
     if as_json:
         _print_json(found.content)
     else:

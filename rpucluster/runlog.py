@@ -37,7 +37,7 @@ from rpucluster.files import (
 from rpucluster.metrics import Metrics
 from rpucluster.step_rows import EVENTS, LINKS, SPANS, event_rows, link_rows, span_rows
 from rpucluster.timeline import Timeline
-from rpucluster.trace import chrome_trace
+from rpucluster.trace import write_trace
 
 REQUIRED = (
     "job.toml",
@@ -206,9 +206,7 @@ class RunDirectory:
 
     def write_trace(self, timeline: Timeline) -> None:
         """Write trace.json.gz; equal timelines give equal bytes."""
-        text = json.dumps(chrome_trace(timeline), separators=(",", ":"), allow_nan=False)
-        # no clock reading in the header, so that the file depends on its content alone
-        write_atomically(self.path / "trace.json.gz", gzip.compress(text.encode(), 6, mtime=0))
+        write_trace(self.path / "trace.json.gz", timeline)
 
     def read_trace(self) -> dict[str, Any]:
         """The content of trace.json.gz."""

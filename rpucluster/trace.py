@@ -5,10 +5,14 @@ as threads, then each axis of the network with its links as threads.  Viewers wa
 what runs side by side (the arrays of two layers, two transfers) gets further lanes.
 """
 
+import gzip
+import json
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from rpucluster.files import write_atomically
 from rpucluster.program import Collective, Op, Rewrite, Send, kind_of
 from rpucluster.timeline import LinkSpan, Timeline
 
@@ -77,6 +81,13 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     the same order.
     """
     return _Trace(timeline).content()
+
+
+def write_trace(path: Path, timeline: Timeline) -> None:
+    """Write a trace, compressed with gzip; equal timelines give equal bytes.  Raises `RunError` where it cannot be."""
+    text = json.dumps(chrome_trace(timeline), separators=(",", ":"), allow_nan=False)
+    # no clock reading in the header, so that the file depends on its content alone
+    write_atomically(path, gzip.compress(text.encode(), 6, mtime=0))
 
 
 class _Trace:

@@ -1,5 +1,7 @@
 """`rpucluster profile` as people and scripts meet it."""
 
+import gzip
+import html
 import io
 import json
 from pathlib import Path
@@ -67,6 +69,24 @@ def test_the_tables_say_what_the_json_says(tmp_path: Path, capsys: Captured) -> 
             unit = field.metadata[b"unit"].decode()
             assert unit == {"_s": "s", "_J": "J", "_W": "W", "es": "B"}.get(field.name[-2:], "1") or unit == "1"
             assert (unit == "s") == field.name.endswith("_s")
+
+
+def test_the_page_and_the_trace_are_of_the_step(tmp_path: Path, capsys: Captured) -> None:
+    page, out = tmp_path / "page.html", tmp_path / "out"
+    assert cli.main([*DIGITS, "--html", str(page), "--out", str(out), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    text = page.read_text(encoding="utf-8")
+    start = text.index('id="timeline-data">') + len('id="timeline-data">')
+    data = json.loads(text[start : text.index("</script>", start)])
+    assert data["end"] == round(content["modelled_step_s"] * 1e12)
+    assert len(data["ops"]["id"]) == content["operations"]
+    assert [data["ops"]["id"][data["marks"]["op"][mark]] for mark in data["path"]] == [
+        row["op"] for row in content["critical_path"]
+    ]
+    assert html.escape(content["bottlenecks"][0]["why"]) in text
+    trace = json.loads(gzip.decompress((out / "trace.json.gz").read_bytes()))
+    ends = [event["ts"] + event["dur"] for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert max(ends) == pytest.approx(content["modelled_step_s"] * 1e6, abs=1e-6)
 
 
 def test_what_is_printed_for_people(capsys: Captured) -> None:

@@ -15,6 +15,7 @@ from rpucluster.profile.bottlenecks import WORTH, bottlenecks, outcome
 from rpucluster.profile.candidates import candidates
 from rpucluster.program import kind_of
 from rpucluster.runlog import RunDirectory
+from rpucluster.step_rows import event_rows, span_rows
 from rpucluster.timeline import Arranged, Timeline, arrange, replay
 from rpucluster.trace import microbatch_of
 from rpucluster.waits import WORDS, wait_of
@@ -31,6 +32,16 @@ class Profile:
     metrics: Metrics
     content: Row
     """Plain JSON values; docs/profile.md says what the keys mean."""
+
+    @property
+    def events(self) -> list[Row]:
+        """The operations of the step, as `step_rows.EVENTS` describes them."""
+        return event_rows(self.timeline)
+
+    @property
+    def link_spans(self) -> list[Row]:
+        """When each link was used, as `step_rows.SPANS` describes it."""
+        return span_rows(self.timeline)
 
 
 def specs_of_run(path: Path) -> tuple[Job, Cluster, Repeats]:

@@ -12,7 +12,7 @@ from typing import Any
 from rpucluster.files import write_atomically
 from rpucluster.report import charts
 from rpucluster.report.facts import count, groups, percent, quantity, setting, title
-from rpucluster.report.page import cards, header, note, page, section, table
+from rpucluster.report.page import TIMELINE_LEAD, cards, header, note, page, section, table, timeline_place
 from rpucluster.report.tilemap import tile_map
 from rpucluster.report.timeline import timeline
 from rpucluster.runlog import RunDirectory
@@ -35,12 +35,10 @@ def render(run: RunDirectory) -> str:
     """The page as text."""
     summary, plan, step = run.read_summary(), run.read_plan(), run.read_step()
     loss, accuracy = charts.learning_curves(run.read_epochs())
-    steps, steps_note = timeline(run.read_events())
     shares, shares_note = charts.step_shares(step)
     figures = {
         "loss": loss,
         "accuracy": accuracy,
-        "timeline": steps,
         "shares": shares,
         "energy": charts.energy(step["energy_by_component_J"]),
     }
@@ -56,9 +54,8 @@ def render(run: RunDirectory) -> str:
         ),
         section(
             "One modelled training step",
-            "What each accelerator does, and when, on the modelled machine; the black line is the critical path. "
-            "Drag to zoom, double-click to come back, click a legend entry to hide its kind.",
-            _chart("timeline") + note(_critical_path(step)) + note(steps_note),
+            TIMELINE_LEAD,
+            timeline_place() + note(_critical_path(step)),
         ),
         section(
             "Where the step goes",
@@ -82,7 +79,7 @@ def render(run: RunDirectory) -> str:
         f"<footer>Modelled figures are of the simulated machine, wall figures of the computer that simulated it. "
         f"Weights SHA-256 <code>{escape(str(summary['weights_sha256'])[:16])}…</code></footer>",
     )
-    return page(title(summary), body, figures)
+    return page(title(summary), body, figures, timeline(run.read_events(), run.read_link_spans()))
 
 
 def _cards(summary: Mapping[str, Any]) -> str:

@@ -4,27 +4,49 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+TIMELINE_LEAD = (
+    "What each accelerator does, and when, on the modelled machine, and below it each link; operations of the critical "
+    "path are underlined in black. Drag to move, double-click or hold Ctrl and turn the wheel to zoom, point at an "
+    "operation to see what it is and what it waited for."
+)
+"""What pages say above a timeline."""
 
-def page(name: str, body: Iterable[str], figures: Mapping[str, go.Figure] | None = None) -> str:
-    """A whole page of HTML parts; `figures` are drawn by Plotly into the elements of their names."""
-    package = resources.files("rpucluster.report")
-    css, script = ((package / file).read_text(encoding="utf-8") for file in ("page.css", "page.js"))
-    drawing = (
-        ""
-        if figures is None
-        else f'<script type="application/json" id="figures">{_script_json(figures)}</script>\n'
-        f"<script>{get_plotlyjs()}</script>\n<script>\n{script}</script>\n"
-    )
+
+def page(
+    name: str,
+    body: Iterable[str],
+    figures: Mapping[str, go.Figure] | None = None,
+    timeline: Mapping[str, Any] | None = None,
+) -> str:
+    """A whole page of HTML parts.
+
+    `figures` are drawn by Plotly into the elements of their names, `timeline` (see `report.timeline`) by our own
+    script into the element ``timeline``.
+    """
+    css, script, drawing = (_file(file) for file in ("page.css", "page.js", "timeline.js"))
+    scripts = []
+    if figures is not None:
+        content = "{" + ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items()) + "}"
+        scripts += [_data("figures", content), _script(get_plotlyjs()), _script(script)]
+    if timeline is not None:
+        content = json.dumps(timeline, separators=(",", ":"), allow_nan=False)
+        scripts += [_data("timeline-data", content), _script(drawing)]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(name)} · rpucluster</title>\n<style>\n{css}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(body)}\n</main>\n{drawing}</body>\n</html>\n"
+        f"<body>\n<main>\n{''.join(body)}\n</main>\n{''.join(scripts)}</body>\n</html>\n"
     )
+
+
+def timeline_place() -> str:
+    """Where the timeline of a page is drawn."""
+    return '<div id="timeline"><noscript>The timeline needs JavaScript.</noscript></div>'
 
 
 def header(heading: str, lead: str) -> str:
@@ -68,7 +90,15 @@ def note(sentence: str) -> str:
     return f'<p class="note">{escape(sentence[:1].upper() + sentence[1:])}.</p>' if sentence else ""
 
 
-def _script_json(figures: Mapping[str, go.Figure]) -> str:
-    text = "{" + ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items()) + "}"
-    # a script element ends at the first closing tag, whatever JSON string it stands in
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _file(name: str) -> str:
+    return (resources.files("rpucluster.report") / name).read_text(encoding="utf-8")
+
+
+def _script(code: str) -> str:
+    return f"<script>\n{code}\n</script>\n"
+
+
+def _data(name: str, content: str) -> str:
+    """JSON for a script to read; a script element ends at the first closing tag, whatever string it stands in."""
+    safe = content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f'<script type="application/json" id="{name}">{safe}</script>\n'

@@ -1,177 +1,145 @@
-"""The timeline of the modelled step: every operation of every accelerator, and the critical path through them."""
+"""The data of the page's timeline: every operation on every accelerator and link, as columns of numbers.
 
-from collections import defaultdict
+`timeline.js` draws them.  Times are whole picoseconds.  A *mark* is one bar: an operation on a lane of an accelerator
+or a link; marks are sorted by row and start, and those of a row do not overlap.
+"""
+
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
+from rpucluster.report.colours import KIND_GROUPS, ink_on
+from rpucluster.trace import TRACKS, Track, lanes
 
-from rpucluster.report.charts import figure_of, more
-from rpucluster.report.colours import KIND_GROUPS
-from rpucluster.report.facts import quantity
-from rpucluster.trace import TRACKS, lanes
-
-MOST_EVENTS = 6000
-MOST_ACCELERATORS = 32
-"""What is drawn at most; the caption says when there is more."""
-
-Event = Mapping[str, Any]
-"""One row of events.parquet."""
-
-_Line = tuple[list[float | None], list[float | None]]
-_LANE, _GAP = 1.0, 0.55  # heights of a lane and of the gap between accelerators, on the timeline's y axis
-_ROOMY = 8  # accelerators up to which every lane has its name and some height
-_SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+Row = Mapping[str, Any]
+_TRACK_ORDER: tuple[Track, ...] = ("arrays", "digital", "communication")
+_Mark = tuple[int, int, int, int, float]  # row, start, length, op, bytes
 
 
-def timeline(events: Sequence[Event]) -> tuple[go.Figure, str]:
-    """The modelled step by accelerator, and what of it is left out, if anything (a sentence or nothing).
-
-    Each accelerator has lanes for its arrays, its digital units and its communication; a black line follows
-    the critical path.
-    """
-    shown, left_out = _shown(events)
-    end = max((e["end_modelled_s"] for e in shown), default=0.0)
-    scale, unit = next(((s, u) for s, u in _SCALES if end >= s), _SCALES[-1])
-    place, ticks, bands, depth = _rows(shown)
-    crowded = len({e["accelerator"] for e in shown}) > _ROOMY
-    figure = figure_of(round(100 + (11 if crowded else 21) * depth))
-    for name, (colour, kinds) in KIND_GROUPS.items():
-        chosen = [i for i, e in enumerate(shown) if e["kind"] in kinds]
-        if chosen:
-            figure.add_bar(
-                orientation="h",
-                name=name,
-                base=[shown[i]["start_modelled_s"] / scale for i in chosen],
-                x=[_length(shown[i]) / scale for i in chosen],
-                y=[place[i] for i in chosen],
-                width=0.86 * _LANE,
-                marker={
-                    "color": colour,
-                    # a white edge parts neighbours, but would swallow a bar of hardly a pixel
-                    "line": {
-                        "width": 0.6,
-                        "color": ["#ffffff" if _length(shown[i]) > 0.004 * end else colour for i in chosen],
-                    },
-                },
-                customdata=[_hover(shown[i]) for i in chosen],
-                hovertemplate="%{customdata}<extra></extra>",
+def timeline(events: Sequence[Row], spans: Sequence[Row]) -> dict[str, Any]:
+    """The timeline of the rows of events.parquet and link_spans.parquet, in any order, as plain JSON values."""
+    ops = {event["op"]: event for event in events}
+    place = {op: i for i, op in enumerate(sorted(ops))}
+    rows: list[dict[str, Any]] = []
+    marks: list[_Mark] = []
+    for accelerator, tracks in _by_accelerator(events).items():
+        group, band = f"accelerator {accelerator}", len({row["group"] for row in rows}) % 2 == 0
+        for track in _TRACK_ORDER:
+            _add_lanes(
+                [(_span(event), place[event["op"]], event["bytes"]) for event in tracks.get(track, ())],
+                {"group": group, "label": track, "band": band, "link": False},
+                rows,
+                marks,
             )
-    for (xs, ys), legend, width in zip(_critical_path(shown, place, scale), (True, False), (2.5, 0.7), strict=True):
-        if xs:
-            figure.add_scatter(
-                x=xs,
-                y=ys,
-                name="critical path",
-                legendgroup="critical path",
-                showlegend=legend,
-                mode="lines",
-                line={"color": "#10151c", "width": width},
-                hoverinfo="skip",
-            )
-    for top, bottom in bands:
-        figure.add_hrect(y0=top, y1=bottom, fillcolor="#f3f5f8", line_width=0, layer="below")
-    figure.update_layout(barmode="overlay", bargap=0, hovermode="closest")
-    figure.update_xaxes(title=f"modelled time since the step began ({unit})", rangemode="tozero")
-    figure.update_yaxes(
-        range=[depth, -_GAP / 2],
-        tickmode="array",
-        tickvals=[y for y, _ in ticks],
-        ticktext=[text for _, text in ticks],
-        showgrid=False,
-        zeroline=False,
-        fixedrange=True,
-    )
-    return figure, left_out
+    by_link: dict[str, list[tuple[tuple[int, int], int, float]]] = {}
+    for span in spans:
+        by_link.setdefault(span["link"], []).append((_span(span), place[span["op"]], 0.0))
+    for link, uses in by_link.items():
+        _add_lanes(uses, {"group": "link", "label": link, "band": False, "link": True}, rows, marks)
+    marks.sort(key=lambda mark: mark[:4])
+    kinds = sorted({event["kind"] for event in ops.values()})
+    names, reasons = _Index(), _Index()
+    ordered = [ops[op] for op in sorted(ops)]
+    colours = {kind: colour for colour, group in KIND_GROUPS.values() for kind in group}
+    return {
+        "end": max((_span(event)[1] for event in ordered), default=0),
+        "rows": rows,
+        "kinds": [
+            {"name": kind.replace("_", "-"), "colour": colours[kind], "ink": ink_on(colours[kind])} for kind in kinds
+        ],
+        "legend": [[name, colour] for name, (colour, group) in KIND_GROUPS.items() if not set(kinds).isdisjoint(group)],
+        "ops": {
+            "id": [event["op"] for event in ordered],
+            "name": [names[event["label"]] for event in ordered],
+            "kind": [kinds.index(event["kind"]) for event in ordered],
+            "start": [_span(event)[0] for event in ordered],
+            "length": [_span(event)[1] - _span(event)[0] for event in ordered],
+            "energy": [float(f"{event['energy_J']:.4g}") for event in ordered],
+            "critical": [int(event["critical"]) for event in ordered],
+            "reason": [reasons[event["waited_for"]] for event in ordered],
+            "cause": [-1 if event["waited_for_op"] is None else event["waited_for_op"] for event in ordered],
+            "waited": [_picoseconds(event["waited_modelled_s"]) for event in ordered],
+        },
+        "names": list(names),
+        "reasons": list(reasons),
+        "marks": {
+            name: [mark[column] for mark in marks] for column, name in enumerate(("row", "start", "length", "op"))
+        }
+        | {"bytes": [_short(mark[4]) for mark in marks]},
+        "path": _path(ordered, marks, rows),
+    }
 
 
-def _shown(events: Sequence[Event]) -> tuple[list[Event], str]:
-    """What the timeline draws, by start, and a sentence about the rest."""
-    accelerators = sorted({e["accelerator"] for e in events})
-    first = set(accelerators[:MOST_ACCELERATORS])
-    mine = sorted(
-        (e for e in events if e["accelerator"] in first),
-        key=lambda e: (e["start_modelled_s"], e["end_modelled_s"], e["op"], e["accelerator"]),
-    )
-    notes = [
-        note
-        for note in (
-            more(len(accelerators), MOST_ACCELERATORS, "accelerators"),
-            more(len(mine), MOST_EVENTS, "operations of these, in the order of their start"),
-        )
-        if note
-    ]
-    return mine[:MOST_EVENTS], "; ".join(notes)
+class _Index(dict[str, int]):
+    """Numbers words in the order in which they are first asked for."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = len(self)
+        return self[word]
 
 
-def _rows(
-    events: Sequence[Event],
-) -> tuple[list[float], list[tuple[float, str]], list[tuple[float, float]], float]:
-    """Where each event is drawn, the axis labels, the bands behind every other accelerator, and the depth."""
-    groups: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i, event in enumerate(events):
-        groups[event["accelerator"]][TRACKS[event["kind"]]].append(i)
-    place, depth = [0.0] * len(events), 0.0
-    ticks: list[tuple[float, str]] = []
-    bands: list[tuple[float, float]] = []
-    for number, accelerator in enumerate(sorted(groups)):
-        top = depth
-        tracks = groups[accelerator]
-        for track in (track for track in ("arrays", "digital", "communication") if track in tracks):
-            chosen = lanes((events[i]["start_modelled_s"], events[i]["end_modelled_s"]) for i in tracks[track])
-            for i, lane in zip(tracks[track], chosen, strict=True):
-                place[i] = depth + (lane + 0.5) * _LANE
-            used = (max(chosen) + 1) * _LANE
-            if len(groups) <= _ROOMY:
-                head = f"<b>accelerator {accelerator}</b>  " if depth == top else ""
-                ticks.append((depth + used / 2, f"{head}{track}"))
-            depth += used
-        if len(groups) > _ROOMY:
-            ticks.append(((top + depth) / 2, f"accelerator {accelerator}"))
-        if number % 2 == 0:
-            bands.append((top - _GAP / 2, depth + _GAP / 2))
-        depth += _GAP
-    return place, ticks, bands, depth - _GAP / 2
+def _by_accelerator(events: Sequence[Row]) -> dict[int, dict[Track, list[Row]]]:
+    found: dict[int, dict[Track, list[Row]]] = {}
+    for event in events:
+        found.setdefault(event["accelerator"], {}).setdefault(TRACKS[event["kind"]], []).append(event)
+    return dict(sorted(found.items()))
 
 
-def _critical_path(events: Sequence[Event], place: Sequence[float], scale: float) -> tuple[_Line, _Line]:
-    """Lines along the critical operations, and those that lead from each to the next.
+def _add_lanes(
+    uses: Sequence[tuple[tuple[int, int], int, float]],
+    row: Mapping[str, Any],
+    rows: list[dict[str, Any]],
+    marks: list[_Mark],
+) -> None:
+    """Put (start and finish, operation, bytes) into as few rows as keep them from overlapping."""
+    ordered = sorted(uses)
+    top = len(rows)
+    chosen = lanes(span for span, _, _ in ordered)
+    for ((start, finish), op, nbytes), lane in zip(ordered, chosen, strict=True):
+        marks.append((top + lane, start, finish - start, op, nbytes))
+    rows.extend(dict(row) for _ in range(max(chosen, default=-1) + 1))
 
-    An operation of several accelerators is drawn where the path comes from, if that accelerator takes part.
+
+def _path(ordered: Sequence[Row], marks: Sequence[_Mark], rows: Sequence[Row]) -> list[int]:
+    """The marks of the critical path in its order, each on the accelerator that the path comes from, if its operation
+    takes part there.
+
+    The path is followed back from its last operation by what each one waited for.
     """
-    by_op: dict[int, dict[int, int]] = defaultdict(dict)
-    for i, event in enumerate(events):
-        if event["critical"]:
-            by_op[event["op"]][event["accelerator"]] = i
-    along: _Line = ([], [])
-    between: _Line = ([], [])
-    here: int | None = None
-    for rows in by_op.values():
-        here = here if here in rows else min(rows)
-        event, y = events[rows[here]], place[rows[here]] + 0.43 * _LANE
-        span = [event["start_modelled_s"] / scale, event["end_modelled_s"] / scale]
-        if along[0]:
-            between[0].extend((along[0][-2], span[0], None))
-            between[1].extend((along[1][-2], y, None))
-        along[0].extend((*span, None))  # None lifts the pen
-        along[1].extend((y, y, None))
-    return along, between
+    critical = {
+        event["op"]: (place, event["waited_for_op"]) for place, event in enumerate(ordered) if event["critical"]
+    }
+    if not critical:
+        return []
+    # the last is the one that no other on the path waited for
+    waited_for = {cause for _, cause in critical.values()}
+    op: int | None = next(op for op in critical if op not in waited_for)
+    path = []
+    while op is not None:
+        place, op = critical[op]
+        path.append(place)
+    path.reverse()
+    wanted = set(path)
+    by_place: dict[int, list[int]] = {}
+    for mark, (_, _, _, place, _) in enumerate(marks):
+        if place in wanted:
+            by_place.setdefault(place, []).append(mark)
+    chosen: list[int] = []
+    group = ""
+    for place in path:
+        # an operation's marks come by row, accelerators before links
+        mine = by_place[place]
+        chosen.append(next((mark for mark in mine if rows[marks[mark][0]]["group"] == group), mine[0]))
+        group = rows[marks[chosen[-1]][0]]["group"]
+    return chosen
 
 
-def _length(event: Event) -> float:
-    return float(event["end_modelled_s"] - event["start_modelled_s"])
+def _span(row: Row) -> tuple[int, int]:
+    return _picoseconds(row["start_modelled_s"]), _picoseconds(row["end_modelled_s"])
 
 
-def _hover(event: Event) -> str:
-    lines = [
-        f"<b>{escape(event['label'])}</b>",
-        f"accelerator {event['accelerator']}, {escape(event['kind'])}",
-        f"starts at {quantity(event['start_modelled_s'], 'time')}, takes {quantity(_length(event), 'time')}",
-        f"energy {quantity(event['energy_J'], 'energy')}",
-    ]
-    if event["bytes"]:
-        lines.append(f"carries {quantity(event['bytes'], 'size')}")
-    if event["critical"]:
-        lines.append("on the critical path")
-    return "<br>".join(lines)
+def _picoseconds(seconds: float) -> int:
+    return round(seconds * 1e12)
+
+
+def _short(number: float) -> float | int:
+    return int(number) if number == int(number) else number
