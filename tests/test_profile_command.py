@@ -105,7 +105,12 @@ def test_what_is_printed_for_people(capsys: Captured) -> None:
 def test_that_nothing_helps_is_said() -> None:
     found = profile(load_job("digits"), load_cluster("laptop")).content
     stream = io.StringIO()
-    quiet = found | {"bottlenecks": [], "no_bottlenecks": found["bottlenecks"][:1], "not_tried": ["active tiles"]}
+    quiet = found | {
+        "bottlenecks": [],
+        "no_bottlenecks": found["bottlenecks"][:1],
+        "not_tried": ["active tiles"],
+        "not_possible": [],
+    }
     print_profile(quiet, Console(file=stream, width=100))
     lines = stream.getvalue().splitlines()
     at = lines.index("No change that was tried shortens the step by more than 1 %.")

@@ -76,23 +76,32 @@ def outcome(job: Job, cluster: Cluster, changes: Sequence[str], before: Timeline
     )
 
 
-def bottlenecks(
-    job: Job, cluster: Cluster, before: Timeline, tried: Sequence[Candidate], replay: Replay
-) -> tuple[list[Bottleneck], list[Candidate]]:
-    """The candidates that were replayed, the one that gains most first, and those that were not worth it.
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What became of the candidates."""
 
-    A candidate that the job or the cluster does not allow counts among the latter.
-    """
+    replayed: tuple[Bottleneck, ...]
+    """The one that gains most first."""
+    too_small: tuple[Candidate, ...]
+    """Not replayed, since too little of the step depends on them."""
+    refused: tuple[tuple[Candidate, str], ...]
+    """What the job or the cluster does not allow, and the message that says why."""
+
+
+def bottlenecks(job: Job, cluster: Cluster, before: Timeline, tried: Sequence[Candidate], replay: Replay) -> Tried:
+    """Replay every candidate that is worth it."""
     worth = WORTH * before.makespan_s
-    found, passed_over = [], []
+    found, refused = [], []
     for candidate in tried:
-        try:
-            if candidate.most_s <= worth:
-                passed_over.append(candidate)
+        if candidate.most_s > worth:
+            try:
+                after = outcome(job, cluster, candidate.changes, before, replay)
+            except InputError as error:
+                refused.append((candidate, str(error)))
                 continue
-            after = outcome(job, cluster, candidate.changes, before, replay)
-        except InputError:
-            passed_over.append(candidate)
-            continue
-        found.append(Bottleneck(candidate=candidate, outcome=after))
-    return sorted(found, key=lambda each: -each.outcome.gain), passed_over
+            found.append(Bottleneck(candidate=candidate, outcome=after))
+    return Tried(
+        replayed=tuple(sorted(found, key=lambda each: -each.outcome.gain)),
+        too_small=tuple(candidate for candidate in tried if candidate.most_s <= worth),
+        refused=tuple(refused),
+    )

@@ -23,9 +23,8 @@ class Candidate:
     name: str
     """The resource and what becomes of it, such as ``axis "board" bandwidth x2``."""
     resource: str
-    """bandwidth, latency, digital_units, on_chip_network, active_tiles, forward, backward, update,
-    slow_accelerator, pipeline_bubble or
-    microbatch_size."""
+    """bandwidth, latency, digital_units, on_chip_network, active_tiles, forward, backward, update, layer_by_layer,
+    slow_accelerator, pipeline_bubble or microbatch_size."""
     changes: tuple[str, ...]
     """As ``--what-if`` takes them."""
     most_s: float
@@ -138,6 +137,18 @@ def _chip(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> li
                 why=f"{resource} passes are {_share(seconds, timeline)}",
             )
         )
+    if not chip.layer_streaming:
+        passing = digital + path_s(Read)
+        found.append(
+            Candidate(
+                name="layers that pass vectors on one by one",
+                resource="layer_by_layer",
+                changes=("accelerator.layer_streaming=true",),
+                most_s=passing,
+                why=f"reads and digital work, which begin once all vectors of a microbatch are there, are "
+                f"{_share(passing, timeline)}",
+            )
+        )
     updates = path_s(Update, Rewrite)
     found.append(
         Candidate(
@@ -175,6 +186,16 @@ def _microbatches(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[
                 f"{timeline.program.microbatches} microbatches in {stages} stages",
             )
         )
+        if job.parallel.schedule in ("gpipe", "1f1b"):
+            found.append(
+                Candidate(
+                    name=f"pipeline of {stages} stages: interleaved, two runs of layers each",
+                    resource="pipeline_bubble",
+                    changes=("parallel.schedule=interleaved", "parallel.virtual_stages=2"),
+                    most_s=metrics.idle_fraction * timeline.makespan_s,
+                    why=f"accelerators are idle {100 * metrics.idle_fraction:.0f} % of the step on average",
+                )
+            )
     sending = math.fsum(s for op, s in on_path.items() if isinstance(ops[op], Collective | Send))
     if train.minibatch % (2 * train.microbatch) == 0:
         found.append(

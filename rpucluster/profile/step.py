@@ -57,17 +57,19 @@ def specs_of_run(path: Path) -> tuple[Job, Cluster, Repeats]:
 
 
 class _Replayer:
-    """Plans, lowers and replays; what was lowered last is kept, since most what-ifs change the cluster alone."""
+    """Plans, lowers and replays; keeps the first program and the last, since most what-ifs change the cluster alone."""
 
     def __init__(self, repeats: Repeats) -> None:
         self._repeats = repeats
-        self._last: tuple[Job, Plan, Arranged] | None = None
+        self._kept: list[tuple[Job, Plan, Arranged]] = []
 
     def __call__(self, job: Job, cluster: Cluster) -> Timeline:
         plan = partition(job, cluster)
-        if self._last is None or self._last[:2] != (job, plan):
-            self._last = (job, plan, arrange(lower(plan, job)))
-        return replay(self._last[2], cluster, repeats=self._repeats)
+        arranged = next((program for its, on, program in self._kept if (its, on) == (job, plan)), None)
+        if arranged is None:
+            arranged = arrange(lower(plan, job))
+            self._kept = [*self._kept[:1], (job, plan, arranged)]
+        return replay(arranged, cluster, repeats=self._repeats)
 
 
 def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Repeats = (0.0, 0.0)) -> Profile:
@@ -83,9 +85,7 @@ def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Re
     asked = [[change] for change in what_if] + ([list(what_if)] if len(what_if) > 1 else [])
     answers = [outcome(job, cluster, changes, timeline, timed).to_dict() for changes in asked]
     on_path = breakdown.seconds_on_path(timeline)
-    tried, passed_over = bottlenecks(
-        job, cluster, timeline, candidates(job, cluster, timeline, metrics, on_path), timed
-    )
+    tried = bottlenecks(job, cluster, timeline, candidates(job, cluster, timeline, metrics, on_path), timed)
     content = {
         "job": job.name,
         "cluster": cluster.name,
@@ -106,9 +106,10 @@ def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Re
         "energy_J": metrics.energy_J,
         "energy_by_component_J": dict(metrics.energy_by_component_J),
         "critical_path_s": dict(metrics.critical_path_s),
-        "bottlenecks": [each.to_dict() for each in tried if each.outcome.gain > WORTH],
-        "no_bottlenecks": [each.to_dict() for each in tried if each.outcome.gain <= WORTH],
-        "not_tried": [candidate.name for candidate in passed_over],
+        "bottlenecks": [each.to_dict() for each in tried.replayed if each.outcome.gain > WORTH],
+        "no_bottlenecks": [each.to_dict() for each in tried.replayed if each.outcome.gain <= WORTH],
+        "not_tried": [candidate.name for candidate in tried.too_small],
+        "not_possible": [{"name": candidate.name, "because": because} for candidate, because in tried.refused],
         "what_if": answers,
         "exposed_communication": breakdown.exposed(timeline),
         **_sums(job, timeline, metrics, on_path),

@@ -56,6 +56,9 @@ def bottleneck_lines(profile: Row) -> list[tuple[str, str]]:
         found.append(("Replayed, and no more than 1 % gained:", "; ".join(tried)))
     if profile["not_tried"]:
         found.append(("Not replayed, since too little of the step depends on it:", "; ".join(profile["not_tried"])))
+    if profile["not_possible"]:
+        refused = "; ".join(each["name"] for each in profile["not_possible"])
+        found.append(("Not possible with this job and cluster:", refused))
     return found
 
 
