@@ -132,10 +132,20 @@ def resources(timeline: Timeline) -> list[dict[str, Any]]:
     return rows
 
 
-def axes_of(timeline: Timeline, op: Collective | Send) -> str:
-    """The axes of the network that a transfer crosses, innermost first, as ``"board"`` or ``"board x rack"``."""
-    network = timeline.cluster.network
-    return " x ".join(network.axis[k].name for k in network.crossed(op.accelerators))
+class Crossed:
+    """The axes of the network that each transfer of a timeline puts bytes on, by name, innermost first."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._by_price: dict[int, tuple[str, ...]] = {}
+
+    def __call__(self, op: int) -> tuple[str, ...]:
+        """Of the transfer of that id; none where it puts nothing on any link."""
+        price, network = self._timeline.price[op], self._timeline.cluster.network
+        if price not in self._by_price:
+            links = sorted(self._timeline.prices[price].link_bytes or ())
+            self._by_price[price] = tuple(dict.fromkeys(network.axis_of(link).name for link in links))
+        return self._by_price[price]
 
 
 def exposed(timeline: Timeline) -> list[dict[str, Any]]:
@@ -148,12 +158,13 @@ def exposed(timeline: Timeline) -> list[dict[str, Any]]:
     transfers: dict[int, list[tuple[float, float, int]]] = {a: [] for a in timeline.program.accelerators}
     keys: dict[int, tuple[str, str, str]] = {}
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    crossed = Crossed(timeline)
     for op, start, finish in zip(timeline.program, timeline.start_s, timeline.finish_s, strict=True):
         if not isinstance(op, Collective | Send):
             if finish > start:
                 compute[op.accelerator].append((start, finish))
             continue
-        key = keys[op.id] = kind_of(op), op.payload, axes_of(timeline, op)
+        key = keys[op.id] = kind_of(op), op.payload, " x ".join(crossed(op.id))
         row = rows.setdefault(key, {"operations": 0, "duration_s": 0.0, "waited_s": 0.0, "exposed_s": 0.0})
         row["operations"] += 1
         row["duration_s"] += finish - start

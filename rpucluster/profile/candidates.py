@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.metrics import Metrics
+from rpucluster.profile.breakdown import Crossed
 from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update, kind_of
 from rpucluster.timeline import Timeline
 from rpucluster.topology import Axis
@@ -45,31 +46,31 @@ def candidates(
 
 
 def _network(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> list[Candidate]:
-    network = cluster.network
-    crossing: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    parallel: dict[int, set[str]] = defaultdict(set)
+    crossing: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    parallel: dict[str, set[str]] = defaultdict(set)
+    crossed = Crossed(timeline)
     for op_id, seconds in on_path.items():
         op = timeline.program.ops[op_id]
         if isinstance(op, Collective | Send):
-            for k in network.crossed(op.accelerators):
-                crossing[k][f"{kind_of(op).replace('_', '-')} of {_payload(op)}"] += seconds
-                parallel[k].add("pipeline" if isinstance(op, Send) else PARALLEL.get(op.payload, "tensor"))
+            for name in crossed(op_id):
+                crossing[name][f"{kind_of(op).replace('_', '-')} of {_payload(op)}"] += seconds
+                parallel[name].add("pipeline" if isinstance(op, Send) else PARALLEL.get(op.payload, "tensor"))
     found = []
-    for k, kinds in sorted(crossing.items()):
-        axis, seconds = network.axis[k], math.fsum(kinds.values())
-        role = "/".join(sorted(parallel[k], key=("tensor", "pipeline", "data").index))
+    for axis in cluster.network.axis:
+        kinds = crossing.get(axis.name, {})
+        seconds = math.fsum(kinds.values())
+        role = "/".join(sorted(parallel[axis.name], key=("tensor", "pipeline", "data").index))
         longest = ", ".join(
             f"{name} {_time(part)}" for name, part in sorted(kinds.items(), key=lambda item: -item[1])[:3]
         )
-        why = f"transfers over it are {_share(seconds, timeline)}: {longest}"
         for key, change in _speeds(axis):
             found.append(
                 Candidate(
-                    name=f'{role} axis "{axis.name}" {key} {change}',
+                    name=f'{role} axis "{axis.name}" {key} {change}'.lstrip(),
                     resource=key,
                     changes=(f"network.axis.{axis.name}.{key}={change}",),
                     most_s=seconds / 2,
-                    why=why,
+                    why=f"transfers over it are {_share(seconds, timeline)}: {longest}",
                 )
             )
     return found
