@@ -16,8 +16,8 @@ from tests.bottlenecks import CASES
 
 HEAD = """# Bottlenecks that are known by construction
 
-By `python benchmarks/profile_bottlenecks.py`; the cases are those of `tests/bottlenecks.py`. The expected gain is the closed
-form for what was made scarce; every gain that `profile` says is a replay of the changed job on the changed cluster.
+By `python benchmarks/profile_bottlenecks.py`; the cases are those of `tests/bottlenecks.py`. The expected gain is the
+closed form for what was made scarce; every gain that `profile` says is a replay of the changed job on the cluster.
 
 | made scarce | how | expected gain | named first | by replay | why, in its words | named second |
 |---|---|---|---|---|---|---|

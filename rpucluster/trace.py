@@ -154,11 +154,12 @@ class _Trace:
         for span in sorted(self._timeline.link_spans(), key=lambda span: (span.link, span.begin_s, span.op)):
             by_link.setdefault(span.link, []).append(span)
         changes: dict[int, dict[int, int]] = {}
+        pids: dict[str, int] = {}
         for link, uses in by_link.items():
             described = network.link(link)
-            axis = network.axis.index(described.axis)
-            pid = self._first_axis + axis
-            self._processes[pid] = f"links of {described.axis.name}"
+            name = f"links of {described.axis.name}" if described.axis in network.axis else "links"
+            pid = pids.setdefault(name, self._first_axis + len(pids))
+            self._processes[pid] = name
             spans = [(_picoseconds(use.begin_s), _picoseconds(use.end_s)) for use in uses]
             for use, (begin, end), lane in zip(uses, spans, lanes(spans), strict=True):
                 tid = _LANES_PER_TRACK * link + lane + 1

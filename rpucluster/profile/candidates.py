@@ -100,7 +100,7 @@ def _chip(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> li
             changes=("accelerator.digital_rate=x2",),
             most_s=(digital + joined + path_s(Update)) / 2,
             why=f"digital work is {_share(digital, timeline)}"
-            + (f", and reads that add partial sums up {_time(joined)} more" if joined else ""),
+            + (f", and reads that also add partial sums up are {_time(joined)} more" if joined else ""),
         ),
         Candidate(
             name="on-chip network x2",
