@@ -78,6 +78,7 @@ def main() -> None:
             )
             hover_ms = drawn_ms(browser, hover, 50)
             walk_ms = drawn_ms(browser, f"{buttons}[4].click()", 50)
+            browser.run(f"{buttons}[2].click()")
             browser.run("document.getElementById('timeline').scrollIntoView()")
             browser.screenshot(HERE / "profile_timeline.png")
     result = {
