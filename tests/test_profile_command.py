@@ -84,6 +84,10 @@ def test_the_page_and_the_trace_are_of_the_step(tmp_path: Path, capsys: Captured
         row["op"] for row in content["critical_path"]
     ]
     assert html.escape(content["bottlenecks"][0]["why"]) in text
+    for row in content["accelerators"] + content["layers"]:
+        assert f'<td class="number">{quantity(row["energy_adc_J"], "energy")}</td>' in text
+    for row in content["critical_path"]:
+        assert f"<td>{html.escape(row['label'])}</td>" in text
     trace = json.loads(gzip.decompress((out / "trace.json.gz").read_bytes()))
     ends = [event["ts"] + event["dur"] for event in trace["traceEvents"] if event["ph"] == "X"]
     assert max(ends) == pytest.approx(content["modelled_step_s"] * 1e6, abs=1e-6)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rpucluster.report.facts import percent, quantity, title
 from rpucluster.report.page import TIMELINE_LEAD, cards, header, note, page, section, table, timeline_place
-from rpucluster.report.profile_text import bottleneck_lines, change_of
+from rpucluster.report.profile_text import bottleneck_lines, change_of, members, waited_for
 from rpucluster.report.timeline import timeline
 
 MOST_ROWS = 100
@@ -24,11 +24,23 @@ def render_profile(profile: Row, events: Sequence[Row], spans: Sequence[Row]) ->
         header(f"{title(profile)}: one modelled step", lead),
         _cards(profile),
         section("What holds it up", "Each change was replayed, with everything else as it is.", _words(profile)),
-        section("The step", TIMELINE_LEAD, timeline_place() + note(_path(profile))),
+        section(
+            "The step",
+            TIMELINE_LEAD,
+            timeline_place()
+            + note(_path(profile))
+            + f"<details><summary>The critical path, operation by operation</summary>{_path_rows(profile)}</details>",
+        ),
         section(
             "Where the step goes",
             "Seconds are added over the operations of an accelerator or a layer; the path is the critical one.",
             f"<h3>By accelerator</h3>{_accelerators(profile)}<h3>By layer</h3>{_layers(profile)}",
+        ),
+        section(
+            "Energy",
+            "By component; of collectives and sends, an even share of each who takes part.",
+            f"<h3>By accelerator</h3>{_energy(profile['accelerators'], 'accelerator')}"
+            f"<h3>By layer</h3>{_energy(profile['layers'], 'name')}",
         ),
         section(
             "Exposed communication",
@@ -114,15 +126,40 @@ def _accelerators(profile: Row) -> str:
 def _layers(profile: Row) -> str:
     step = profile["modelled_step_s"]
     return _busiest(
-        ("layer", *(f">{work}" for work in _WORK), ">path", ">energy"),
+        ("layer", *(f">{work}" for work in _WORK), ">path"),
         (
             (
                 escape(row["name"]),
                 *(quantity(row[f"{work}_s"], "time") for work in _WORK),
                 _share(row["critical_s"], step),
-                quantity(sum(value for key, value in row.items() if key.endswith("_J")), "energy"),
             )
             for row in profile["layers"]
+        ),
+    )
+
+
+def _energy(rows: Sequence[Row], name: str) -> str:
+    parts = ("array", "adc", "update", "digital", "on_chip", "links")
+    heads = (name.replace("name", "layer"), *(f">{part.replace('_', '-')}" for part in parts))
+    return _busiest(
+        heads,
+        ((escape(str(row[name])), *(quantity(row[f"energy_{part}_J"], "energy") for part in parts)) for row in rows),
+    )
+
+
+def _path_rows(profile: Row) -> str:
+    return _busiest(
+        (">operation", ">start", ">takes", "what", "accelerators", "began after"),
+        (
+            (
+                str(row["op"]),
+                quantity(row["start_s"], "time"),
+                quantity(row["duration_s"], "time"),
+                escape(row["label"]),
+                members(row["accelerators"]),
+                waited_for(row),
+            )
+            for row in profile["critical_path"]
         ),
     )
 

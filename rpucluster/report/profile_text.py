@@ -137,7 +137,7 @@ def _print_path(profile: Row, console: Console) -> None:
                 _time(row["start_s"]),
                 _time(row["duration_s"]),
                 row["label"],
-                _members(row["accelerators"]),
+                members(row["accelerators"]),
                 waited_for(row),
             )
             for row in rows[:MOST_PATH_ROWS]
@@ -225,7 +225,8 @@ def _add_busiest(table: Any, rows: Iterable[Sequence[str]]) -> None:
         table.caption_justify = "left"
 
 
-def _members(accelerators: Sequence[int]) -> str:
+def members(accelerators: Sequence[int]) -> str:
+    """The accelerators of an operation, the first two and the last where there are more than four."""
     if len(accelerators) > 4:
         return f"{accelerators[0]}, {accelerators[1]}, ... {accelerators[-1]} ({len(accelerators)})"
     return ", ".join(map(str, accelerators))
