@@ -15,7 +15,7 @@ from rpucluster.cluster import Cluster
 from rpucluster.lowering import lower
 from rpucluster.metrics import summarise
 from rpucluster.partitioner import partition
-from rpucluster.profile import breakdown
+from rpucluster.profile import bottlenecks, breakdown
 from rpucluster.profile.step import profile, specs_of_run
 from rpucluster.program import Op, Read
 from rpucluster.timeline import Timeline, replay
@@ -185,6 +185,32 @@ def test_a_what_if_is_the_step_of_the_changed_job() -> None:
     (answer,) = profile(job, cluster, ["network.axis.board.bandwidth=x2"]).content["what_if"]
     assert answer["before_s"] == profile(job, cluster).content["modelled_step_s"]
     assert answer["after_s"] == profile(job, other).content["modelled_step_s"]
+
+
+def test_what_is_printed_can_be_repeated_as_a_what_if() -> None:
+    job, cluster = make_job(parallel={"tensor": 2, "pipeline": 2}), make_cluster(4)
+    content = profile(job, cluster).content
+    every = content["bottlenecks"] + content["no_bottlenecks"]
+    assert {each["resource"] for each in every} >= {
+        "bandwidth",
+        "latency",
+        "forward",
+        "digital_units",
+        "pipeline_bubble",
+    }
+    for each in every:
+        answer = profile(job, cluster, each["changes"]).content["what_if"][-1]
+        assert answer["changes"] == each["changes"]
+        assert answer == {key: each[key] for key in answer}
+
+
+def test_long_programs_are_replayed_for_what_the_critical_path_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bottlenecks, "SHORT", 0)
+    case = next(case for case in CASES if case.resource == "bandwidth")
+    content = profile(case.job(), case.machine()).content
+    replayed = {each["resource"] for each in content["bottlenecks"] + content["no_bottlenecks"]}
+    assert replayed == {"bandwidth", "microbatch_size"}
+    assert {"forward passes twice as fast", "digital units x2", "on-chip network x2"} <= set(content["not_tried"])
 
 
 def test_steps_of_more_samples_are_compared_by_sample() -> None:
