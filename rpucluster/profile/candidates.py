@@ -170,6 +170,7 @@ def _slow(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> li
 def _microbatches(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[int, float]) -> list[Candidate]:
     """More and smaller microbatches, which fill a pipeline; fewer and larger ones, which send fewer messages."""
     train, stages, ops = job.train, job.parallel.pipeline, timeline.program.ops
+    count = timeline.program.microbatches
     found = []
     if stages > 1:
         if train.microbatch > 1:
@@ -184,7 +185,7 @@ def _microbatches(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[
                 changes=(change,),
                 most_s=(metrics.idle_fraction + metrics.exposed_communication_fraction) * timeline.makespan_s,
                 why=f"accelerators are idle {100 * metrics.idle_fraction:.0f} % of the step on average, with "
-                f"{timeline.program.microbatches} microbatches in {stages} stages",
+                f"{count} microbatch{'es' if count > 1 else ''} in {stages} stages",
             )
         )
         if job.parallel.schedule in ("gpipe", "1f1b"):
