@@ -18,10 +18,9 @@ from rpucluster.cluster import Cluster
 from rpucluster.errors import InputError
 from rpucluster.job import Job
 from rpucluster.lowering import lower
-from rpucluster.metrics import summarise
+from rpucluster.metrics import seconds_on_path, summarise
 from rpucluster.partitioner import partition
 from rpucluster.profile.bottlenecks import WORTH, outcome
-from rpucluster.profile.breakdown import seconds_on_path
 from rpucluster.profile.candidates import candidates
 from rpucluster.timeline import Timeline, replay
 from tests.specs import make_cluster, make_job

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rpucluster import coordinator
 from rpucluster.cluster import Cluster
 from rpucluster.lowering import lower
-from rpucluster.metrics import summarise
+from rpucluster.metrics import seconds_on_path, summarise
 from rpucluster.partitioner import partition
 from rpucluster.profile import bottlenecks, breakdown
 from rpucluster.profile.step import profile, specs_of_run
@@ -66,11 +66,26 @@ def test_layers_that_may_not_be_active_together_wait_for_tiles() -> None:
 
 def test_seconds_on_the_path_add_up_to_the_step() -> None:
     timed = timeline(4)
-    on_path = breakdown.seconds_on_path(timed)
+    on_path = seconds_on_path(timed)
     assert math.fsum(on_path.values()) == pytest.approx(timed.makespan_s, rel=1e-12)
     assert tuple(on_path) == timed.critical_path()
     sums = breakdown.by_accelerator_and_layer(timed, on_path)
     assert math.fsum(each.critical_s for each in sums.values()) == pytest.approx(timed.makespan_s, rel=1e-12)
+
+
+def test_a_transfer_that_waits_for_a_later_link_counts_from_the_start_of_who_holds_it() -> None:
+    ops = [
+        send(0, 1, 2, 1500),  # has link 1 -> 2 until 1500 ns
+        digital(1, 1, 100),
+        send(2, 1, 2, 100, [1]),  # waits for it, and has it from 1500 to 1600
+        digital(3, 0, 550),
+        send(4, 0, 2, 500, [3]),  # begins at 600, to reach that link, a hop of 1000 ns away, at 1600
+    ]
+    timed = replay(program(*ops), simple())
+    assert [timed.start_s[op] for op in (0, 2, 4)] == pytest.approx([0, 1500 * NS, 600 * NS])
+    assert timed.critical_path() == (0, 2, 4)
+    on_path = seconds_on_path(timed)
+    assert list(on_path.values()) == pytest.approx([1500 * NS, 0, timed.makespan_s - 1500 * NS])
 
 
 def test_joules_of_accelerators_and_layers_add_up_to_the_components() -> None:

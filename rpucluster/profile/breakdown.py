@@ -51,17 +51,6 @@ class Sums:
         )
 
 
-def seconds_on_path(timeline: Timeline) -> dict[int, float]:
-    """By operation of the critical path, in its order: from its start to the start of the next, the last to its end.
-
-    They add up to the makespan.
-    """
-    path = timeline.critical_path()
-    starts = [timeline.start_s[op] for op in path]
-    ends = [*starts[1:], timeline.makespan_s]
-    return {op: end - start for op, start, end in zip(path, starts, ends, strict=False)}
-
-
 def by_accelerator_and_layer(timeline: Timeline, on_path: dict[int, float]) -> dict[tuple[int, int], Sums]:
     """Sums over the operations of each accelerator and layer.
 

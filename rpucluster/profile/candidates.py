@@ -37,7 +37,7 @@ class Candidate:
 def candidates(
     job: Job, cluster: Cluster, timeline: Timeline, metrics: Metrics, on_path: dict[int, float]
 ) -> list[Candidate]:
-    """Every change that is tried, whatever it may gain; `on_path` is `breakdown.seconds_on_path`."""
+    """Every change that is tried, whatever it may gain; `on_path` is `metrics.seconds_on_path`."""
     found = _network(cluster, timeline, on_path)
     found += _chip(cluster, timeline, on_path)
     found += _slow(cluster, timeline, on_path)
