@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,6 +194,63 @@ def profile(
 
 
 @app.command()
+def collective(
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast or send."),
+    ],
+    cluster: ClusterName = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option("--bytes", metavar="SIZES", help="A size, 64MiB, or a sweep; 1KiB:1GiB:x4 if not given."),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option("--shard-bytes", metavar="SIZES", help="The same of the share of one accelerator."),
+    ] = None,
+    algorithm: Annotated[
+        str,
+        typer.Option(
+            metavar="A[,B]",
+            help="ring, direct, halving_doubling, tree or auto: one per axis, innermost first, or one for all.",
+        ),
+    ] = "auto",
+    over: Annotated[
+        str | None, typer.Option(metavar="AXES", help="Only along these axes, e.g. board,rack; all if not given.")
+    ] = None,
+    chunks: Annotated[int, typer.Option(help="Into how many chunks the payload is split.")] = 1,
+    active_chunks: Annotated[int, typer.Option(help="Chunks under way at once on each axis.")] = 1,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a collective on a modelled network: the table of the usual collective benchmark."""
+    name = _require(cluster)
+
+    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
+    from rpucluster.collective_table import SIZES, kind_named, measure, members_over, parse_algorithms, parse_sizes
+    from rpucluster.config import split_overrides
+    from rpucluster.report.collectives import print_collectives
+
+    the_cluster = load_cluster(name, split_overrides(sets or (), {"cluster": CLUSTER_TABLES})["cluster"])
+    if sizes is not None and shards is not None:
+        raise ConfigError("--bytes and --shard-bytes say the same; write one of them")
+    rows = measure(
+        kind_named(kind),
+        the_cluster.network,
+        parse_sizes(sizes or SIZES) if shards is None else parse_sizes(shards, "--shard-bytes"),
+        members=members_over(the_cluster.network, over),
+        algorithm=parse_algorithms(algorithm),
+        chunks=chunks,
+        active_chunks=active_chunks,
+        shards=shards is not None,
+    )
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        print_collectives(rows, the_cluster.name, _console(sys.stdout))
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     as_json: AsJson = False,
@@ -326,17 +384,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(job: str, cluster: str | None, sets: Sequence[str]) -> "tuple[Job, Cluster]":
-    from rpucluster.config import shipped, split_overrides
+    name = _require(cluster)
+
+    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
+    from rpucluster.config import split_overrides
+    from rpucluster.job import JOB_TABLES, load_job
+
+    overrides = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
+    return load_job(job, overrides["job"]), load_cluster(name, overrides["cluster"])
+
+
+def _require(cluster: str | None) -> str:
+    from rpucluster.config import shipped
 
     if cluster is None:
         names = ", ".join(shipped("cluster"))
         raise ConfigError(f"--cluster is missing; name a cluster file or one of the shipped {names}")
-
-    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
-    from rpucluster.job import JOB_TABLES, load_job
-
-    overrides = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
-    return load_job(job, overrides["job"]), load_cluster(cluster, overrides["cluster"])
+    return cluster
 
 
 def _console(stream: Any) -> "Console":
@@ -345,7 +409,7 @@ def _console(stream: Any) -> "Console":
     return Console(file=stream)
 
 
-def _print_json(content: dict[str, Any]) -> None:
+def _print_json(content: dict[str, Any] | list[dict[str, Any]]) -> None:
     typer.echo(json.dumps(content, indent=2))
 
 

@@ -26,10 +26,11 @@ from rpucluster.config import (
     read_toml,
     validated,
 )
+from rpucluster.errors import InputError
 from rpucluster.periphery import Converters
-from rpucluster.topology import Network
+from rpucluster.topology import Faults, Network
 
-CLUSTER_TABLES = ("accelerator", "network")
+CLUSTER_TABLES = ("accelerator", "network", "faults")
 """The tables of a cluster file that `--set` reaches."""
 
 UNQUANTISED_BITS = 32
@@ -162,11 +163,22 @@ class Cluster(Spec):
     accelerator: Accelerator
     """The `[accelerator]` table."""
     network: Network = Network()
-    """The `[[network.axis]]` tables."""
+    """The `[network]` table with its `[[network.axis]]` or `[[network.link]]` tables."""
+    faults: Faults = Faults()
+    """The `[faults]` table: links that failed, links and accelerators that are slow."""
+
+    @model_validator(mode="after")
+    def _network_has_the_faults(self) -> "Cluster":
+        if self.faults != Faults():
+            try:
+                self.__dict__["network"] = self.network.with_faults(self.faults)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return self
 
     @property
     def accelerators(self) -> int:
-        """How many accelerators there are: the product of the sizes of the axes."""
+        """How many accelerators the network joins."""
         return self.network.accelerators
 
 

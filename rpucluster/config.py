@@ -187,7 +187,7 @@ def validated(kind: type[SpecT], tables: Mapping[str, Any], origin: str) -> Spec
 
 def write_toml(spec: Spec) -> str:
     """The spec as TOML that reads back to an equal spec; keys that are unset are left out."""
-    return tomli_w.dumps(_without_none(spec.model_dump(mode="json")))
+    return tomli_w.dumps(_without_none(spec.model_dump(mode="json", by_alias=True)))
 
 
 def _without_none(value: Any) -> Any:
@@ -259,7 +259,7 @@ def _keys_at(kind: Any, place: Sequence[str | int]) -> list[str]:
 
 def _field_types(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
+        return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
     if hasattr(kind, "__dataclass_fields__"):
         schema = TypeAdapter(kind).json_schema()
         return dict.fromkeys(schema.get("properties", {}))

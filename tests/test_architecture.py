@@ -35,6 +35,7 @@ FLOORS = {
     "job": 5,
     "collective": 5,
     "partitioner": 6,
+    "collective_table": 6,
     "program": 7,
     "holdings": 7,
     "lowering": 8,

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from rpucluster import __version__, cli, coordinator, doctor
+from rpucluster.config import shipped
 from rpucluster.coordinator import Progress, Run
 from rpucluster.errors import CapacityError, NumericalError
 from rpucluster.progress import Display
@@ -71,10 +72,10 @@ def fails(capsys: Captured, arguments: list[str], code: int) -> str:
 
 
 def test_cluster_missing(capsys: Captured) -> None:
+    names = ", ".join(shipped("cluster"))
     for command in ("run", "plan"):
         assert fails(capsys, [command, "digits"], 2) == (
-            "rpucluster: error: --cluster is missing; name a cluster file or one of the shipped laptop, "
-            "paper_chip, ring8, torus4x4"
+            f"rpucluster: error: --cluster is missing; name a cluster file or one of the shipped {names}"
         )
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from rpucluster.cluster import Accelerator, Cluster, load_cluster
 from rpucluster.config import shipped, write_toml
-from rpucluster.errors import ConfigError
+from rpucluster.errors import ConfigError, InputError
 
-NAMES = ("laptop", "paper_chip", "ring8", "torus4x4")
+NAMES = ("dgx_a100", "dgx_h100", "fat_tree16", "laptop", "paper_chip", "ring8", "torus4x4", "tpu_v4_cube")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -22,7 +22,7 @@ def test_shipped_clusters_survive_being_written_and_read(name: str) -> None:
 
 def test_all_and_only_these_are_shipped() -> None:
     assert tuple(shipped("cluster")) == NAMES
-    assert [load_cluster(name).accelerators for name in NAMES] == [4, 1, 8, 16]
+    assert [load_cluster(name).accelerators for name in NAMES] == [8, 32, 16, 4, 1, 8, 16, 64]
 
 
 def test_a_resolved_cluster_keeps_its_name_in_another_file(tmp_path: Path) -> None:
@@ -159,3 +159,74 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, message: st
 def test_an_unknown_cluster_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match='did you mean "laptop"'):
         load_cluster("lapptop")
+
+
+def test_faults_reach_the_network_and_survive_being_written(tmp_path: Path) -> None:
+    sets = [
+        'faults.failed_links=["board:3->4"]',
+        'faults.slow_links={"board:0->1" = 2}',
+        'faults.slow_accelerators={"3" = 1.5}',
+    ]
+    cluster = load_cluster("ring8", sets)
+    assert cluster.network.hops(3, 4) == 7
+    assert cluster.network.bandwidth_of(cluster.network.path(0, 1)[0]) == 25e9
+    assert cluster.faults.slowdowns == {3: 1.5}
+    (tmp_path / "cluster.toml").write_text(write_toml(cluster))
+    again = load_cluster(tmp_path / "cluster.toml")
+    assert again == cluster
+    assert again.network.hops(3, 4) == 7
+    # a size may still be changed in a file that was written
+    larger = load_cluster(tmp_path / "cluster.toml", ["network.axis.board.size=16"])
+    assert (larger.accelerators, larger.network.hops(3, 4)) == (16, 15)
+
+
+LINKS = """
+[accelerator]
+[network]
+accelerators = 3
+[[network.link]]
+from = 0
+to = "leaf0"
+bandwidth = "50 GB/s"
+latency = "500 ns"
+[[network.link]]
+name = "second"
+from = 1
+to = "leaf0"
+bandwidth = "50 GB/s"
+latency = "500 ns"
+[[network.link]]
+from = 2
+to = "leaf0"
+bandwidth = "50 GB/s"
+latency = "500 ns"
+"""
+
+
+def test_links_are_set_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "links.toml"
+    path.write_text(LINKS)
+    cluster = load_cluster(path, ["network.link.second.bandwidth=20 GB/s", 'faults.failed_links=["second:leaf0->1"]'])
+    assert cluster.accelerators == 3
+    assert [cluster.network.bandwidth_of(link.number) for link in cluster.network.route(1, 2)] == [20e9, 50e9]
+    with pytest.raises(InputError, match="no way from accelerator 0 to 1"):
+        cluster.network.path(0, 1)
+    (tmp_path / "again.toml").write_text(write_toml(cluster))
+    assert load_cluster(tmp_path / "again.toml").network == cluster.network
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('faults.failed_links=["board:3->5"]', '[faults] there is no link "board:3->5"; did you mean "board:'),
+        ('faults.failed_link=["board:3->4"]', '[faults] failed_link: unknown key; did you mean "failed_links"?'),
+        ('faults.slow_links={"board:3->4" = 0.5}', "slow_links = 0.5: input should be greater than or equal to 1"),
+        ('faults.slow_accelerators={"8" = 2}', "slow_accelerators names 8, but there are 8, numbered from 0"),
+        ('faults.slow_accelerators={"one" = 2}', '"one" is not the number of an accelerator'),
+    ],
+)
+def test_faults_of_what_is_not_there(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_cluster("ring8", [override])
+    assert message in str(error.value)
+    assert str(error.value).startswith("ring8.toml: ")

@@ -184,12 +184,12 @@ def test_a_collective_waits_for_all_its_links_and_holds_them_all() -> None:
     timeline = replay(
         program(
             send(0, 2, 3, 5000),  # holds one link of the ring until 5000
-            collective(1, "all_reduce", [0, 1, 2, 3], 4000),  # 6 rounds of 1 us + 1000 bytes
+            collective(1, "all_reduce", [0, 1, 2, 3], 4000),  # direct: 2 rounds of 2 hops and 3 messages on a link
             send(2, 0, 1, 100),  # its link lies idle, but the collective was there before
         ),
         cluster(),
     )
-    assert log(timeline) == [(0, 6000), (5000, 17000), (17000, 18100)]
+    assert log(timeline) == [(0, 6000), (5000, 15000), (15000, 16100)]
     assert timeline.critical_path() == (0, 1, 2)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rpucluster.cluster import Cluster
 from rpucluster.program import Op, Send, kind_of
 from rpucluster.timeline import Timeline, replay
+from rpucluster.topology import Network
 from rpucluster.trace import TRACKS, chrome_trace, lanes
 from tests import run_fixtures
 from tests.ops import collective, digital, program, read, send
@@ -229,3 +230,16 @@ def test_lanes_are_as_few_as_can_be(spans: list[tuple[int, int]]) -> None:
         assert all(before[1] <= after[0] for before, after in pairwise(mine))
     together = max((sum(a <= start < b for a, b in ordered) for start, _ in ordered), default=0)
     assert max(chosen, default=-1) + 1 == together
+
+
+def test_links_that_are_written_out_share_a_process() -> None:
+    ends = [(0, "leaf"), (1, "leaf"), (2, "leaf")]
+    wires = [{"from": a, "to": b, "bandwidth": "1 GB/s", "latency": "1 us"} for a, b in ends]
+    network = Network.model_validate({"accelerators": 3, "link": wires})
+    cluster = machine("ring", "fifo").model_copy(update={"network": network})
+    written = chrome_trace(replay(program(send(0, 0, 1, 500), send(1, 2, 1, 500)), cluster))
+    check_format(written)
+    on_links = {event["pid"] for event in slices_of(written, "links")}
+    assert len(on_links) == 1
+    threads = [e["args"]["name"] for e in of_phase(written, "M") if e["name"] == "thread_name" and e["pid"] in on_links]
+    assert sorted(threads) == ["0->leaf", "2->leaf", "leaf->1"]

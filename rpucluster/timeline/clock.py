@@ -72,12 +72,13 @@ def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) ->
     network, chip = cluster.network, cluster.accelerator
     links: dict[int, int] = {}
     holds, shares, rates = [], [], []
+    fair = any(wire.contention == "fair" for wire in network.wires)
     for price in prices:
         holds.append([(links.setdefault(link, len(links)), begin, end) for link, begin, end in price.holds])
         shared = [
             (links.setdefault(link, len(links)), nbytes / price.transfer_s)
             for link, nbytes in (price.link_bytes or {}).items()
-            if price.transfer_s > 0 and network.axis_of(link).contention == "fair"
+            if fair and price.transfer_s > 0 and network.axis_of(link).contention == "fair"
         ]
         shares.append(shared)
         rates.append(max((rate for _, rate in shared), default=0.0))
@@ -103,7 +104,7 @@ def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) ->
         active=np.array([chip.active_tiles if tiles > chip.active_tiles else 0 for tiles in arranged.held], np.int64),
         slow=np.ones(len(arranged.held)),
         streaming=np.array([chip.layer_streaming]),
-        capacity=np.array([network.axis_of(link).bandwidth for link in links], np.float64),
+        capacity=np.array(network.bandwidths_of(links), np.float64),
     )
     return demands, machine
 

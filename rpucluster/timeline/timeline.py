@@ -70,7 +70,8 @@ class Timeline:
     def link_busy_s(self) -> Mapping[int, float]:
         """Seconds that each of these links was sending: its bytes over its bandwidth."""
         network = self.cluster.network
-        return {link: nbytes / network.axis_of(link).bandwidth for link, nbytes in self.link_bytes.items()}
+        bandwidths = network.bandwidths_of(self.link_bytes)
+        return {link: nbytes / at for (link, nbytes), at in zip(self.link_bytes.items(), bandwidths, strict=True)}
 
     def critical_path(self) -> tuple[int, ...]:
         """The operations that fix the makespan, in order: each started, or ended, when the one before let it."""
