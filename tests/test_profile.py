@@ -266,6 +266,36 @@ def test_a_run_says_how_often_passes_were_repeated(tmp_path: Path) -> None:
     assert specs_of_run(run.directory.path) == (job, cluster, (counts["repeats_per_forward_pass"], 0.0))
 
 
+def star(**keys: str) -> Cluster:
+    """Four accelerators around a switch, link by link."""
+    links = [{"from": n, "to": "hub"} | {"bandwidth": "50 GB/s", "latency": "100 us"} | keys for n in range(4)]
+    chip = make_cluster(1).accelerator.model_dump(mode="json")
+    return Cluster.model_validate({"name": "star", "accelerator": chip, "network": {"accelerators": 4, "link": links}})
+
+
+def test_links_that_are_written_out_are_made_faster_together() -> None:
+    job = make_job(parallel={"tensor": 4, "tensor_split": "input"}, train={"minibatch": 1, "microbatch": 1})
+    content = profile(job, star(), ["network.link.1->hub.latency=/2"]).content
+    first = content["bottlenecks"][0]
+    assert (first["name"], first["resource"]) == ("tensor links latency /2", "latency")
+    assert first["changes"] == [f"network.link.{n}->hub.latency=/2" for n in range(4)]
+    assert first["gain"] == pytest.approx(0.5, abs=0.01)
+    assert {row["axes"] for row in content["exposed_communication"]} == {"links"}
+    assert content["what_if"][0]["gain"] == pytest.approx(0)  # every round waits for the others
+
+
+def test_a_failed_link_is_mended_as_a_what_if() -> None:
+    """On a ring of four whose link 0 -> 1 has failed, what went over it takes the long way."""
+    job = make_job(parallel={"tensor": 4, "tensor_split": "input"}, train={"minibatch": 1, "microbatch": 1})
+    whole = make_cluster(4, kind="ring", latency="100 us")
+    tables = whole.model_dump(mode="json") | {"faults": {"failed_links": ["board:0->1"]}}
+    content = profile(job, Cluster.model_validate(tables)).content
+    mended = next(each for each in content["bottlenecks"] if each["resource"] == "failed_links")
+    assert mended["name"] == "failed link board:0->1 as the others"
+    assert mended["after_s"] == profile(job, whole).content["modelled_step_s"]
+    assert mended["gain"] > 0.1
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_bottleneck_by_construction_is_named_first(case: Case) -> None:
     first, *others = profile(case.job(), case.machine()).content["bottlenecks"]

@@ -121,6 +121,10 @@ def resources(timeline: Timeline) -> list[dict[str, Any]]:
     return rows
 
 
+LINKS = "links"
+"""What stands for an axis where the links of a network are written out one by one."""
+
+
 class Crossed:
     """The axes of the network that each transfer of a timeline puts bytes on, by name, innermost first."""
 
@@ -133,7 +137,8 @@ class Crossed:
         price, network = self._timeline.price[op], self._timeline.cluster.network
         if price not in self._by_price:
             links = sorted(self._timeline.prices[price].link_bytes or ())
-            self._by_price[price] = tuple(dict.fromkeys(network.axis_of(link).name for link in links))
+            names = (network.axis_of(link).name if network.axis else LINKS for link in links)
+            self._by_price[price] = tuple(dict.fromkeys(names))
         return self._by_price[price]
 
 
