@@ -4,7 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from rpucluster.program import Collective, Send, kind_of
@@ -230,12 +230,21 @@ def _links(timeline: Timeline) -> tuple[LinkUse, ...]:
     return tuple(uses)
 
 
-def _critical(timeline: Timeline) -> dict[str, float]:
-    """Each operation counts from its start to the start of the next on the path, the last to its end."""
+def seconds_on_path(timeline: Timeline) -> dict[int, float]:
+    """By operation of the critical path, in its order: from its start to the start of the next, the last to its end.
+
+    They add up to the makespan.  A transfer that waits for one of its later links may begin before the transfer that
+    holds that link; it then counts from the start of that one.
+    """
     path = timeline.critical_path()
-    starts = [timeline.start_s[op] for op in path]
+    starts = list(accumulate((timeline.start_s[op] for op in path), max))
+    ends = [*starts[1:], timeline.makespan_s]
+    return {op: end - start for op, start, end in zip(path, starts, ends, strict=False)}
+
+
+def _critical(timeline: Timeline) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    for op, begin, end in zip(path, starts, [*starts[1:], timeline.makespan_s], strict=False):
+    for op, on_path in seconds_on_path(timeline).items():
         kind = kind_of(timeline.program.ops[op])
-        seconds[kind] = seconds.get(kind, 0.0) + (end - begin)
+        seconds[kind] = seconds.get(kind, 0.0) + on_path
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))

@@ -4,7 +4,7 @@ The network is made of four equal dense layers without activation work that coun
 form: halving what is nearly all of the step gains nearly a half, and p stages with m microbatches take (m + p - 1) / m.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rpucluster.cluster import Cluster
@@ -26,6 +26,7 @@ class Case:
     parallel: dict[str, Any]
     train: dict[str, Any]
     cluster: dict[str, Any]
+    faults: dict[str, Any] = field(default_factory=dict)
 
     def job(self) -> Job:
         return make_job(
@@ -36,7 +37,8 @@ class Case:
         )
 
     def machine(self) -> Cluster:
-        return make_cluster(4, **self.cluster)
+        tables = make_cluster(4, **self.cluster).model_dump(mode="json")
+        return Cluster.model_validate(tables | {"faults": self.faults})
 
 
 _FREE_LINKS = {"bandwidth": "inf GB/s", "latency": "0 s"}
@@ -69,6 +71,27 @@ CASES = (
         parallel={},
         train=_MANY,
         cluster={"digital_rate": "1 Mop/s", "tile": 64, **_FREE_LINKS},
+    ),
+    Case(
+        name="slow accelerator",
+        resource="slow_accelerator",
+        built="tensor 4 with free links, and accelerator 3 takes 3 times as long as the others, which wait for it at "
+        "every collective",
+        gain=1 - 1 / 3,
+        parallel={"tensor": 4, "tensor_split": "input"},
+        train=_MANY,
+        cluster={"digital_rate": "1 Pop/s", **_FREE_LINKS},
+        faults={"slow_accelerators": {"3": 3.0}},
+    ),
+    Case(
+        name="slow link",
+        resource="slow_links",
+        built="tensor 4 on a ring of 1 MB/s, one of whose links is 100 times slower, so that each round waits for it",
+        gain=1 - 1 / 100,
+        parallel={"tensor": 4, "tensor_split": "input"},
+        train={"minibatch": 1, "microbatch": 1},
+        cluster={"kind": "ring", "bandwidth": "1 MB/s", "latency": "0 s"},
+        faults={"slow_links": {"board:1->2": 100.0}},
     ),
     Case(
         name="pipeline bubble",

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rpucluster import coordinator
 from rpucluster.cluster import Cluster
 from rpucluster.lowering import lower
-from rpucluster.metrics import summarise
+from rpucluster.metrics import seconds_on_path, summarise
 from rpucluster.partitioner import partition
-from rpucluster.profile import breakdown
+from rpucluster.profile import bottlenecks, breakdown
 from rpucluster.profile.step import profile, specs_of_run
 from rpucluster.program import Op, Read
 from rpucluster.timeline import Timeline, replay
@@ -66,11 +66,26 @@ def test_layers_that_may_not_be_active_together_wait_for_tiles() -> None:
 
 def test_seconds_on_the_path_add_up_to_the_step() -> None:
     timed = timeline(4)
-    on_path = breakdown.seconds_on_path(timed)
+    on_path = seconds_on_path(timed)
     assert math.fsum(on_path.values()) == pytest.approx(timed.makespan_s, rel=1e-12)
     assert tuple(on_path) == timed.critical_path()
     sums = breakdown.by_accelerator_and_layer(timed, on_path)
     assert math.fsum(each.critical_s for each in sums.values()) == pytest.approx(timed.makespan_s, rel=1e-12)
+
+
+def test_a_transfer_that_waits_for_a_later_link_counts_from_the_start_of_who_holds_it() -> None:
+    ops = [
+        send(0, 1, 2, 1500),  # has link 1 -> 2 until 1500 ns
+        digital(1, 1, 100),
+        send(2, 1, 2, 100, [1]),  # waits for it, and has it from 1500 to 1600
+        digital(3, 0, 550),
+        send(4, 0, 2, 500, [3]),  # begins at 600, to reach that link, a hop of 1000 ns away, at 1600
+    ]
+    timed = replay(program(*ops), simple())
+    assert [timed.start_s[op] for op in (0, 2, 4)] == pytest.approx([0, 1500 * NS, 600 * NS])
+    assert timed.critical_path() == (0, 2, 4)
+    on_path = seconds_on_path(timed)
+    assert list(on_path.values()) == pytest.approx([1500 * NS, 0, timed.makespan_s - 1500 * NS])
 
 
 def test_joules_of_accelerators_and_layers_add_up_to_the_components() -> None:
@@ -187,6 +202,32 @@ def test_a_what_if_is_the_step_of_the_changed_job() -> None:
     assert answer["after_s"] == profile(job, other).content["modelled_step_s"]
 
 
+def test_what_is_printed_can_be_repeated_as_a_what_if() -> None:
+    job, cluster = make_job(parallel={"tensor": 2, "pipeline": 2}), make_cluster(4)
+    content = profile(job, cluster).content
+    every = content["bottlenecks"] + content["no_bottlenecks"]
+    assert {each["resource"] for each in every} >= {
+        "bandwidth",
+        "latency",
+        "forward",
+        "digital_units",
+        "pipeline_bubble",
+    }
+    for each in every:
+        answer = profile(job, cluster, each["changes"]).content["what_if"][-1]
+        assert answer["changes"] == each["changes"]
+        assert answer == {key: each[key] for key in answer}
+
+
+def test_long_programs_are_replayed_for_what_the_critical_path_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bottlenecks, "SHORT", 0)
+    case = next(case for case in CASES if case.resource == "bandwidth")
+    content = profile(case.job(), case.machine()).content
+    replayed = {each["resource"] for each in content["bottlenecks"] + content["no_bottlenecks"]}
+    assert replayed == {"bandwidth", "microbatch_size"}
+    assert {"forward passes twice as fast", "digital units x2", "on-chip network x2"} <= set(content["not_tried"])
+
+
 def test_steps_of_more_samples_are_compared_by_sample() -> None:
     """On one accelerator with one layer samples follow one another, so a sample takes what it took."""
     job = make_job(model={"preset": "mlp", "sizes": [64, 10]}, train={"minibatch": 8, "microbatch": 8})
@@ -223,6 +264,36 @@ def test_a_run_says_how_often_passes_were_repeated(tmp_path: Path) -> None:
     assert counts["repeats_per_forward_pass"] == pytest.approx(counts["repeats"] / (forward + evaluated))
     assert counts["repeats_per_backward_pass"] == 0
     assert specs_of_run(run.directory.path) == (job, cluster, (counts["repeats_per_forward_pass"], 0.0))
+
+
+def star(**keys: str) -> Cluster:
+    """Four accelerators around a switch, link by link."""
+    links = [{"from": n, "to": "hub"} | {"bandwidth": "50 GB/s", "latency": "100 us"} | keys for n in range(4)]
+    chip = make_cluster(1).accelerator.model_dump(mode="json")
+    return Cluster.model_validate({"name": "star", "accelerator": chip, "network": {"accelerators": 4, "link": links}})
+
+
+def test_links_that_are_written_out_are_made_faster_together() -> None:
+    job = make_job(parallel={"tensor": 4, "tensor_split": "input"}, train={"minibatch": 1, "microbatch": 1})
+    content = profile(job, star(), ["network.link.1->hub.latency=/2"]).content
+    first = content["bottlenecks"][0]
+    assert (first["name"], first["resource"]) == ("tensor links latency /2", "latency")
+    assert first["changes"] == [f"network.link.{n}->hub.latency=/2" for n in range(4)]
+    assert first["gain"] == pytest.approx(0.5, abs=0.01)
+    assert {row["axes"] for row in content["exposed_communication"]} == {"links"}
+    assert content["what_if"][0]["gain"] == pytest.approx(0)  # every round waits for the others
+
+
+def test_a_failed_link_is_mended_as_a_what_if() -> None:
+    """On a ring of four whose link 0 -> 1 has failed, what went over it takes the long way."""
+    job = make_job(parallel={"tensor": 4, "tensor_split": "input"}, train={"minibatch": 1, "microbatch": 1})
+    whole = make_cluster(4, kind="ring", latency="100 us")
+    tables = whole.model_dump(mode="json") | {"faults": {"failed_links": ["board:0->1"]}}
+    content = profile(job, Cluster.model_validate(tables)).content
+    mended = next(each for each in content["bottlenecks"] if each["resource"] == "failed_links")
+    assert mended["name"] == "failed link board:0->1 as the others"
+    assert mended["after_s"] == profile(job, whole).content["modelled_step_s"]
+    assert mended["gain"] > 0.1
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -1,5 +1,6 @@
 """What holds a step up: candidates are replayed, and ranked by what they gain."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,12 @@ from rpucluster.profile.what_if import changed
 from rpucluster.timeline import Timeline
 
 WORTH = 0.01
-"""The share of the step that a candidate must be able to take away to be tried, and has to gain to be named."""
+"""The share of the step that a candidate has to gain to be named, and in a long program must be able to take away to
+be tried."""
+
+SHORT = 5000
+"""Operations of a program up to which every candidate is tried: a replay takes a tenth of a second at most, and now and
+then a change gains by letting transfers go in another order, which the critical path cannot tell."""
 
 Replay = Callable[[Job, Cluster], Timeline]
 
@@ -54,12 +60,20 @@ class Bottleneck:
     candidate: Candidate
     outcome: Outcome
 
+    @property
+    def why(self) -> str:
+        """A sentence without its full stop: what the critical path has to do with the gain."""
+        gained_s = self.outcome.gain * self.outcome.before_s
+        if gained_s <= self.candidate.most_s + WORTH * self.outcome.before_s:
+            return self.candidate.why
+        return f"{self.candidate.why}; most of the gain is another order in which operations take their turns"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with units in the names."""
         return {
             "name": self.candidate.name,
             "resource": self.candidate.resource,
-            "why": self.candidate.why,
+            "why": self.why,
             **self.outcome.to_dict(),
         }
 
@@ -89,8 +103,8 @@ class Tried:
 
 
 def bottlenecks(job: Job, cluster: Cluster, before: Timeline, tried: Sequence[Candidate], replay: Replay) -> Tried:
-    """Replay every candidate that is worth it."""
-    worth = WORTH * before.makespan_s
+    """Replay every candidate, of a long program those that are worth it."""
+    worth = WORTH * before.makespan_s if len(before.program) > SHORT else -math.inf
     found, refused = [], []
     for candidate in tried:
         if candidate.most_s > worth:

@@ -51,17 +51,6 @@ class Sums:
         )
 
 
-def seconds_on_path(timeline: Timeline) -> dict[int, float]:
-    """By operation of the critical path, in its order: from its start to the start of the next, the last to its end.
-
-    They add up to the makespan.
-    """
-    path = timeline.critical_path()
-    starts = [timeline.start_s[op] for op in path]
-    ends = [*starts[1:], timeline.makespan_s]
-    return {op: end - start for op, start, end in zip(path, starts, ends, strict=False)}
-
-
 def by_accelerator_and_layer(timeline: Timeline, on_path: dict[int, float]) -> dict[tuple[int, int], Sums]:
     """Sums over the operations of each accelerator and layer.
 
@@ -132,6 +121,10 @@ def resources(timeline: Timeline) -> list[dict[str, Any]]:
     return rows
 
 
+LINKS = "links"
+"""What stands for an axis where the links of a network are written out one by one."""
+
+
 class Crossed:
     """The axes of the network that each transfer of a timeline puts bytes on, by name, innermost first."""
 
@@ -145,7 +138,8 @@ class Crossed:
         if price not in self._by_price:
             sending = self._timeline.prices[price].sending
             links = sorted(sending.link_bytes) if sending else []
-            self._by_price[price] = tuple(dict.fromkeys(network.axis_of(link).name for link in links))
+            names = (network.axis_of(link).name if network.axis else LINKS for link in links)
+            self._by_price[price] = tuple(dict.fromkeys(names))
         return self._by_price[price]
 
 

@@ -2,15 +2,16 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.metrics import Metrics
-from rpucluster.profile.breakdown import Crossed
+from rpucluster.profile.breakdown import LINKS, Crossed
 from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update, kind_of
 from rpucluster.timeline import Timeline
-from rpucluster.topology import Axis
+from rpucluster.topology import Axis, Connection
 from rpucluster.units import format_quantity
 
 PARALLEL = {"factors": "data", "gradient": "data", "weights": "data"}
@@ -25,7 +26,7 @@ class Candidate:
     """The resource and what becomes of it, such as ``axis "board" bandwidth x2``."""
     resource: str
     """bandwidth, latency, digital_units, on_chip_network, active_tiles, forward, backward, update, layer_by_layer,
-    slow_accelerator, pipeline_bubble or microbatch_size."""
+    slow_accelerator, slow_links, failed_links, pipeline_bubble or microbatch_size."""
     changes: tuple[str, ...]
     """As ``--what-if`` takes them."""
     most_s: float
@@ -37,10 +38,10 @@ class Candidate:
 def candidates(
     job: Job, cluster: Cluster, timeline: Timeline, metrics: Metrics, on_path: dict[int, float]
 ) -> list[Candidate]:
-    """Every change that is tried, whatever it may gain; `on_path` is `breakdown.seconds_on_path`."""
+    """Every change that is tried, whatever it may gain; `on_path` is `metrics.seconds_on_path`."""
     found = _network(cluster, timeline, on_path)
     found += _chip(cluster, timeline, on_path)
-    found += _slow(cluster, timeline, on_path)
+    found += _faults(cluster, timeline, on_path)
     found += _microbatches(job, timeline, metrics, on_path)
     return found
 
@@ -55,30 +56,39 @@ def _network(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) ->
             for name in crossed(op_id):
                 crossing[name][f"{kind_of(op).replace('_', '-')} of {_payload(op)}"] += seconds
                 parallel[name].add("pipeline" if isinstance(op, Send) else PARALLEL.get(op.payload, "tensor"))
+    network = cluster.network
+    places: list[tuple[str, str, Sequence[Axis | Connection], str]] = [
+        (axis.name, f'axis "{axis.name}"', (axis,), "axis") for axis in network.axis
+    ]
+    if network.connections:
+        places.append((LINKS, "links", network.connections, "link"))
     found = []
-    for axis in cluster.network.axis:
-        kinds = crossing.get(axis.name, {})
+    for place, words, wires, table in places:
+        kinds = crossing.get(place, {})
         seconds = math.fsum(kinds.values())
-        role = "/".join(sorted(parallel[axis.name], key=("tensor", "pipeline", "data").index))
+        role = "/".join(sorted(parallel[place], key=("tensor", "pipeline", "data").index))
         longest = ", ".join(
             f"{name} {_time(part)}" for name, part in sorted(kinds.items(), key=lambda item: -item[1])[:3]
         )
-        for key, change in _speeds(axis):
-            found.append(
-                Candidate(
-                    name=f'{role} axis "{axis.name}" {key} {change}'.lstrip(),
-                    resource=key,
-                    changes=(f"network.axis.{axis.name}.{key}={change}",),
-                    most_s=seconds / 2,
-                    why=f"transfers over it are {_share(seconds, timeline)}: {longest}",
+        for key, change in (("bandwidth", "x2"), ("latency", "/2")):
+            changes = tuple(f"network.{table}.{wire.name}.{key}={change}" for wire in wires if _finite(wire, key))
+            if changes:
+                found.append(
+                    Candidate(
+                        name=f"{role} {words} {key} {change}".lstrip(),
+                        resource=key,
+                        changes=changes,
+                        most_s=seconds / 2,
+                        why=f"transfers over {'it' if table == 'axis' else 'them'} are "
+                        f"{_share(seconds, timeline)}: {longest}",
+                    )
                 )
-            )
     return found
 
 
-def _speeds(axis: Axis) -> list[tuple[str, str]]:
-    speeds = [("bandwidth", "x2")] if axis.bandwidth < math.inf else []
-    return speeds + ([("latency", "/2")] if axis.latency > 0 else [])
+def _finite(wire: Axis | Connection, key: str) -> bool:
+    """Whether there is anything to gain from more bandwidth, or from less latency."""
+    return bool(wire.bandwidth < math.inf if key == "bandwidth" else wire.latency > 0)
 
 
 def _chip(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> list[Candidate]:
@@ -163,13 +173,42 @@ def _chip(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> li
     return found
 
 
-def _slow(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> list[Candidate]:
-    return []
+def _faults(cluster: Cluster, timeline: Timeline, on_path: dict[int, float]) -> list[Candidate]:
+    """What is slow as fast as the rest of its kind, and what has failed repaired."""
+    faults, ops = cluster.faults, timeline.program.ops
+    found = []
+    for number, factor in faults.slowdowns.items():
+        seconds = math.fsum(s for op, s in on_path.items() if number in ops[op].accelerators)
+        found.append(
+            Candidate(
+                name=f"accelerator {number}, {factor:g} times as slow as the others, as fast as they are",
+                resource="slow_accelerator",
+                changes=(f"faults.slow_accelerators.{number}=1",),
+                most_s=seconds * (1 - 1 / factor),
+                why=f"operations of accelerator {number} are {_share(seconds, timeline)}",
+            )
+        )
+    sending = math.fsum(s for op, s in on_path.items() if isinstance(ops[op], Collective | Send))
+    for key, what in (("slow_links", "slow"), ("failed_links", "failed")):
+        names = list(getattr(faults, key))
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            found.append(
+                Candidate(
+                    name=f"{what} link {names[0]}{more} as the others",
+                    resource=key,
+                    changes=(f"faults.{key}={'{}' if key == 'slow_links' else '[]'}",),
+                    most_s=sending,
+                    why=f"transfers are {_share(sending, timeline)}",
+                )
+            )
+    return found
 
 
 def _microbatches(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[int, float]) -> list[Candidate]:
     """More and smaller microbatches, which fill a pipeline; fewer and larger ones, which send fewer messages."""
     train, stages, ops = job.train, job.parallel.pipeline, timeline.program.ops
+    count = timeline.program.microbatches
     found = []
     if stages > 1:
         if train.microbatch > 1:
@@ -184,7 +223,7 @@ def _microbatches(job: Job, timeline: Timeline, metrics: Metrics, on_path: dict[
                 changes=(change,),
                 most_s=(metrics.idle_fraction + metrics.exposed_communication_fraction) * timeline.makespan_s,
                 why=f"accelerators are idle {100 * metrics.idle_fraction:.0f} % of the step on average, with "
-                f"{timeline.program.microbatches} microbatches in {stages} stages",
+                f"{count} microbatch{'es' if count > 1 else ''} in {stages} stages",
             )
         )
         if job.parallel.schedule in ("gpipe", "1f1b"):

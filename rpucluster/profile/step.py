@@ -8,7 +8,7 @@ from typing import Any
 from rpucluster.cluster import Cluster, load_cluster
 from rpucluster.job import Job, load_job
 from rpucluster.lowering import lower
-from rpucluster.metrics import Metrics, summarise
+from rpucluster.metrics import Metrics, seconds_on_path, summarise
 from rpucluster.partitioner import Plan, partition
 from rpucluster.profile import breakdown
 from rpucluster.profile.bottlenecks import WORTH, bottlenecks, outcome
@@ -84,7 +84,7 @@ def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Re
     metrics = summarise(timeline)
     asked = [[change] for change in what_if] + ([list(what_if)] if len(what_if) > 1 else [])
     answers = [outcome(job, cluster, changes, timeline, timed).to_dict() for changes in asked]
-    on_path = breakdown.seconds_on_path(timeline)
+    on_path = seconds_on_path(timeline)
     tried = bottlenecks(job, cluster, timeline, candidates(job, cluster, timeline, metrics, on_path), timed)
     content = {
         "job": job.name,
