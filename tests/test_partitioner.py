@@ -102,6 +102,23 @@ def test_stages_are_balanced_by_time_and_then_by_tiles() -> None:
     assert [layer.stage for layer in plan.layers] == [0, 0, 1, 1]
 
 
+def test_interleaved_runs_are_dealt_to_the_stages_in_turn() -> None:
+    """Run k p + s is chunk k of stage s, which needs the tiles of all its runs: 4 + 4 of six layers of 2 x 2 tiles."""
+    job = make_job(
+        model={"sizes": [16] * 7, "bias": "none"},
+        train={"minibatch": 12},
+        parallel={"pipeline": 3, "virtual_stages": 2, "schedule": "interleaved"},
+    )
+    plan = partition(job, make_cluster(3, tiles=8))
+    assert [(layer.stage, layer.chunk) for layer in plan.layers] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    assert [[layer.layer for layer in plan.stage_layers(s)] for s in range(3)] == [[0, 3], [1, 4], [2, 5]]
+    assert [layer.layer for layer in plan.chunk_layers(1, 1)] == [4]
+    with pytest.raises(
+        CapacityError, match="stage 0 needs 8 tiles on one accelerator but an accelerator of small has 7"
+    ):
+        partition(job, make_cluster(3, tiles=7, active_tiles=7))
+
+
 def test_what_does_not_fit_says_what_is_needed_and_which_key_helps() -> None:
     with pytest.raises(CapacityError) as error:
         partition(make_job(), make_cluster(4, tiles=40, active_tiles=40))
