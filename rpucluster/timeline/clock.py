@@ -102,7 +102,7 @@ def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) ->
     )
     machine = Machine(
         active=np.array([chip.active_tiles if tiles > chip.active_tiles else 0 for tiles in arranged.held], np.int64),
-        slow=np.ones(len(arranged.held)),
+        slow=np.array([cluster.faults.slowdowns.get(a, 1.0) for a in arranged.program.accelerators]),
         streaming=np.array([chip.layer_streaming]),
         capacity=np.array(network.bandwidths_of(links), np.float64),
     )
