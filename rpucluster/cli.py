@@ -169,15 +169,16 @@ def profile(
     from rpucluster.profile.step import profile as examine
     from rpucluster.profile.step import specs_of_run
     from rpucluster.report.profile_text import print_profile
+    from rpucluster.timeline import NOTHING_COUNTED
     from rpucluster.trace import write_trace
 
     if Path(target).is_dir():
         if cluster is not None or sets:
             raise ConfigError(f"{target} is a run, which has its own files; change their keys with --what-if")
-        the_job, the_cluster, repeats = specs_of_run(Path(target))
+        the_job, the_cluster, counted = specs_of_run(Path(target))
     else:
-        (the_job, the_cluster), repeats = _load(target, cluster, sets or ()), (0.0, 0.0)
-    found = examine(the_job, the_cluster, what_if or (), repeats)
+        (the_job, the_cluster), counted = _load(target, cluster, sets or ()), NOTHING_COUNTED
+    found = examine(the_job, the_cluster, what_if or (), counted)
     if out is not None:
         from rpucluster.profile.tables import write_tables
 

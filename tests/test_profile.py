@@ -18,7 +18,7 @@ from rpucluster.partitioner import partition
 from rpucluster.profile import bottlenecks, breakdown
 from rpucluster.profile.step import profile, specs_of_run
 from rpucluster.program import Op, Read
-from rpucluster.timeline import Timeline, replay
+from rpucluster.timeline import Counted, Timeline, replay
 from rpucluster.waits import Wait, wait_of
 from tests.bottlenecks import CASES, Case
 from tests.ops import collective, digital, program, read, send
@@ -237,17 +237,23 @@ def test_steps_of_more_samples_are_compared_by_sample() -> None:
     assert 0 < answer["gain"] < 0.08  # the digital units work on one microbatch while the arrays read the next
 
 
-def test_repeats_of_the_run_lengthen_the_passes_and_nothing_else() -> None:
-    job, cluster = make_job(parallel={"tensor": 2}), make_cluster(2)
+def test_repeats_of_the_run_lengthen_the_passes_and_fewer_slots_shorten_the_updates() -> None:
+    job, cluster = make_job(parallel={"tensor": 2}, update={"bit_length": 10}), make_cluster(2)
     without = profile(job, cluster).content
-    content = profile(job, cluster, repeats=(0.5, 2.0)).content
-    assert content["repeats"] == {"forward": 0.5, "backward": 2.0, "step_without_s": without["modelled_step_s"]}
-    assert without["repeats"] is None
+    content = profile(job, cluster, counted=Counted(0.5, 2.0, 2.5)).content
+    assert content["counted"] == {
+        "repeats_per_forward_pass": 0.5,
+        "repeats_per_backward_pass": 2.0,
+        "slots_per_cycle": 2.5,
+        "step_without_s": without["modelled_step_s"],
+    }
+    assert without["counted"] is None
     for row, before in zip(content["layers"], without["layers"], strict=True):
         # each pass is analog, 80 ns, and outlasts what goes on beside it
         assert row["forward_s"] == pytest.approx(1.5 * before["forward_s"])
         assert row["backward_s"] == pytest.approx(3 * before["backward_s"])
-        assert (row["digital_s"], row["update_s"]) == pytest.approx((before["digital_s"], before["update_s"]))
+        assert row["digital_s"] == pytest.approx(before["digital_s"])
+        assert row["update_s"] == pytest.approx(0.25 * before["update_s"])
 
 
 def test_a_run_says_how_often_passes_were_repeated(tmp_path: Path) -> None:
@@ -263,7 +269,20 @@ def test_a_run_says_how_often_passes_were_repeated(tmp_path: Path) -> None:
     assert counts["repeats"] > 0
     assert counts["repeats_per_forward_pass"] == pytest.approx(counts["repeats"] / (forward + evaluated))
     assert counts["repeats_per_backward_pass"] == 0
-    assert specs_of_run(run.directory.path) == (job, cluster, (counts["repeats_per_forward_pass"], 0.0))
+    counted = Counted(counts["repeats_per_forward_pass"], 0.0)
+    assert specs_of_run(run.directory.path) == (job, cluster, counted)
+
+
+def test_a_run_says_how_many_slots_its_update_cycles_took(tmp_path: Path) -> None:
+    job = make_job(
+        data={"name": "digits", "train_samples": 16, "test_samples": 20},
+        update={"bit_length": 31, "update_management": True, "dynamic_bit_length": True},
+    )
+    run = coordinator.run(job, make_cluster(1), executor="local", out=tmp_path / "run")
+    counted = specs_of_run(run.directory.path)[2]
+    counts = run.summary["counts"]
+    assert 0 < counted.slots_per_cycle < 31
+    assert counted.slots_per_cycle == pytest.approx(counts["pulse_slots"] / counts["update_cycles"])
 
 
 def star(**keys: str) -> Cluster:

@@ -148,7 +148,7 @@ def test_a_budget_of_hours_chooses_epochs_once_and_starts_what_ends_in_time(
     ("more", "told"),
     [
         (["fig5"], "'fig5' is not one of 'fig2', 'fig3', 'fig4', 'mnist', 'table2', 'all'"),
-        (["fig3", "--only", "J"], "--only J: no such panel of fig3; panels are A, B, C, D, E, F, G, H, I"),
+        (["fig3", "--only", "J"], "--only J: no such panel of fig3; panels are A, B, C, D, Ds, E, Es, F, G, H, I"),
         (["fig3", "--jobs", "0"], "--jobs 0: write at least 1"),
         (["fig3", "--seeds", "0"], "--seeds 0: write at least 1"),
         (["fig3", "--budget-hours", "-1"], "--budget-hours -1.0: write a number of hours, or 0 to only report"),

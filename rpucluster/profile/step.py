@@ -1,5 +1,6 @@
 """`profile(job, cluster)`: everything that is known about one modelled training step, as plain values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,11 @@ from rpucluster.profile.candidates import candidates
 from rpucluster.program import kind_of
 from rpucluster.runlog import RunDirectory
 from rpucluster.step_rows import event_rows, span_rows
-from rpucluster.timeline import Arranged, Timeline, arrange, replay
+from rpucluster.timeline import NOTHING_COUNTED, Arranged, Counted, Timeline, arrange, replay
 from rpucluster.trace import microbatch_of
 from rpucluster.waits import WORDS, wait_of
 
 Row = dict[str, Any]
-Repeats = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +44,26 @@ class Profile:
         return span_rows(self.timeline)
 
 
-def specs_of_run(path: Path) -> tuple[Job, Cluster, Repeats]:
-    """The job and the cluster of a finished run, and how often its reads were repeated, forward and backward, on
-    average over all passes of the run.
+def specs_of_run(path: Path) -> tuple[Job, Cluster, Counted]:
+    """The job and the cluster of a finished run, and what its counts say of repeated reads and of update cycles of a
+    dynamic length, on average over the whole run.
 
     Raises `RunDirectoryError` where it is no finished run.
     """
     run = RunDirectory.open(path)
     counts = run.read_summary()["counts"]
-    repeats = tuple(float(counts.get(f"repeats_per_{way}_pass", 0.0)) for way in ("forward", "backward"))
-    return load_job(path / "job.toml"), load_cluster(path / "cluster.toml"), (repeats[0], repeats[1])
+    job = load_job(path / "job.toml")
+    forward, backward = (float(counts.get(f"repeats_per_{way}_pass", 0.0)) for way in ("forward", "backward"))
+    shortened = job.update.dynamic_bit_length and counts["update_cycles"] > 0
+    slots = counts["pulse_slots"] / counts["update_cycles"] if shortened else math.inf
+    return job, load_cluster(path / "cluster.toml"), Counted(forward, backward, slots)
 
 
 class _Replayer:
     """Plans, lowers and replays; keeps the first program and the last, since most what-ifs change the cluster alone."""
 
-    def __init__(self, repeats: Repeats) -> None:
-        self._repeats = repeats
+    def __init__(self, counted: Counted) -> None:
+        self._counted = counted
         self._kept: list[tuple[Job, Plan, Arranged]] = []
 
     def __call__(self, job: Job, cluster: Cluster) -> Timeline:
@@ -69,17 +72,17 @@ class _Replayer:
         if arranged is None:
             arranged = arrange(lower(plan, job))
             self._kept = [*self._kept[:1], (job, plan, arranged)]
-        return replay(arranged, cluster, repeats=self._repeats)
+        return replay(arranged, cluster, counted=self._counted)
 
 
-def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Repeats = (0.0, 0.0)) -> Profile:
+def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), counted: Counted = NOTHING_COUNTED) -> Profile:
     """Replay a job's training step, take it apart, and try what would shorten it.
 
-    `repeats` are further passes per vector, forward and backward, that bound management asked for in a real run.
+    `counted` is what depends on the data, from a real run.
     Each of `what_if` is ``section.key=value``, replayed by itself, and all of them together where there are several.
     Raises the classes of `rpucluster.errors` where the job does not fit the cluster, with or without the changes.
     """
-    timed = _Replayer(repeats)
+    timed = _Replayer(counted)
     timeline = timed(job, cluster)
     metrics = summarise(timeline)
     asked = [[change] for change in what_if] + ([list(what_if)] if len(what_if) > 1 else [])
@@ -92,12 +95,13 @@ def profile(job: Job, cluster: Cluster, what_if: Sequence[str] = (), repeats: Re
         "modelled_step_s": timeline.makespan_s,
         "samples": timeline.program.samples,
         "operations": len(timeline.program),
-        "repeats": None
-        if not any(repeats)
+        "counted": None
+        if counted == NOTHING_COUNTED
         else {
-            "forward": repeats[0],
-            "backward": repeats[1],
-            "step_without_s": _Replayer((0.0, 0.0))(job, cluster).makespan_s,
+            "repeats_per_forward_pass": counted.forward_repeats,
+            "repeats_per_backward_pass": counted.backward_repeats,
+            "slots_per_cycle": counted.slots_per_cycle if math.isfinite(counted.slots_per_cycle) else None,
+            "step_without_s": _Replayer(NOTHING_COUNTED)(job, cluster).makespan_s,
         },
         "compute_fraction": metrics.compute_fraction,
         "exposed_communication_fraction": metrics.exposed_communication_fraction,

@@ -28,8 +28,8 @@ def print_profile(profile: Row, console: Console) -> None:
             f"communication {percent(profile['exposed_communication_fraction'])}, bubble {percent(profile['bubble'])}"
         )
     )
-    if profile.get("repeats") is not None:
-        console.print(Text(_repeats(profile["repeats"])))
+    if profile.get("counted") is not None:
+        console.print(Text(_counted(profile["counted"])))
     console.print()
     for head, why in bottleneck_lines(profile):
         console.print(Text(head, style="bold"))
@@ -76,11 +76,15 @@ def change_of(outcome: Row) -> str:
     )
 
 
-def _repeats(repeats: Row) -> str:
-    return (
-        f"with the repeats of bound management that the run counted ({repeats['forward']:.3g} per forward pass, "
-        f"{repeats['backward']:.3g} per backward pass); without them {_time(repeats['step_without_s'])}"
-    )
+def _counted(counted: Row) -> str:
+    told = [
+        f"{counted[f'repeats_per_{way}_pass']:.3g} repeats of a {way} pass"
+        for way in ("forward", "backward")
+        if counted[f"repeats_per_{way}_pass"]
+    ]
+    if counted["slots_per_cycle"] is not None:
+        told.append(f"{counted['slots_per_cycle']:.3g} slots of an update cycle")
+    return f"with what the run counted: {', '.join(told)}; without them {_time(counted['step_without_s'])}"
 
 
 def _print_where(profile: Row, console: Console) -> None:

@@ -19,7 +19,7 @@ from rpucluster.timeline.compiled import compiled_play
 from rpucluster.timeline.events import Demands, Machine, State
 from rpucluster.timeline.link_demands import demands_on_links
 from rpucluster.timeline.order import Arranged, Order, arrange
-from rpucluster.timeline.prices import Price, Repeats, price_of
+from rpucluster.timeline.prices import NOTHING_COUNTED, Counted, Price, price_of
 from rpucluster.timeline.timeline import REASONS, Timeline
 
 _Columns = TypeVar("_Columns", Order, Demands, Machine)
@@ -28,14 +28,14 @@ INTERPRETED_OPERATIONS = 20_000
 
 
 def replay(
-    program: Program | Arranged, cluster: Cluster, *, repeats: Repeats = (0.0, 0.0), compiled: bool | None = None
+    program: Program | Arranged, cluster: Cluster, *, counted: Counted = NOTHING_COUNTED, compiled: bool | None = None
 ) -> Timeline:
     """Time a program on a cluster.
 
     Deterministic, in O(n log n) of the operations.  A program that is replayed again and again may be given as
-    `arrange` makes it.  `repeats` are further passes per vector, forward and backward, that bound management asked for
-    in a real run.  `compiled` says whether to use compiled code; None is what suits the length of the program.  Raises
-    `InputError` when the program names accelerators that the cluster does not have.
+    `arrange` makes it.  `counted` is what depends on the data, from a real run.  `compiled` says whether to use
+    compiled code; None is what suits the length of the program.  Raises `InputError` when the program names
+    accelerators that the cluster does not have.
     """
     arranged = program if isinstance(program, Arranged) else arrange(program)
     program = arranged.program
@@ -44,7 +44,7 @@ def replay(
             f"the program uses accelerator {program.accelerators[-1]} but {cluster.name} has "
             f"{cluster.accelerators}, numbered from 0; raise a [network.axis] size"
         )
-    prices = tuple(price_of(op, cluster, repeats) for op in arranged.examples)
+    prices = tuple(price_of(op, cluster, counted) for op in arranged.examples)
     order = arranged.order
     demands, machine = _numbers(prices, arranged, cluster)
     if compiled is None:

@@ -1,5 +1,6 @@
 """What an operation costs on a cluster: its demands on arrays, digital units, the chip's network and links."""
 
+import math
 from typing import NamedTuple
 
 from rpucluster.cluster import Accelerator, Cluster
@@ -36,20 +37,30 @@ class Price(NamedTuple):
     """Of a transfer: what it puts on links."""
 
 
-Repeats = tuple[float, float]
-"""Further passes per vector that bound management asks for on average, forward and backward."""
+class Counted(NamedTuple):
+    """What depends on the data, as a real run counted it; means, so times with them are lower bounds where several
+    tiles work side by side and the slowest counts."""
+
+    forward_repeats: float = 0.0
+    """Further passes per vector that bound management asked for."""
+    backward_repeats: float = 0.0
+    slots_per_cycle: float = math.inf
+    """Pulse slots of an update cycle, where a dynamic bit length makes them fewer than the largest."""
 
 
-def price_of(op: Op, cluster: Cluster, repeats: Repeats = (0.0, 0.0)) -> Price:
+NOTHING_COUNTED = Counted()
+
+
+def price_of(op: Op, cluster: Cluster, counted: Counted = NOTHING_COUNTED) -> Price:
     """What an operation costs on a cluster.  Raises `InputError` for accelerators that the network does not have."""
     chip = cluster.accelerator
     match op:
         case Read():
-            return _read(op, chip, 1 + repeats[op.direction == "backward"])
+            return _read(op, chip, 1 + counted[op.direction == "backward"])
         case Digital():
             return _streamed(Energy(digital=op.operations * chip.digital_energy), digital=op.operations, chip=chip)
         case Update():
-            return _update(op, chip)
+            return _update(op, chip, min(op.bit_length, counted.slots_per_cycle))
         case Rewrite():
             return _rewrite(op, chip)
         case Collective():
@@ -93,10 +104,11 @@ def _read(op: Read, chip: Accelerator, passes: float) -> Price:
     )
 
 
-def _update(op: Update, chip: Accelerator) -> Price:
-    """Pulse cycles, then lines by themselves, whose digital work and transfers on the chip stream beside them."""
+def _update(op: Update, chip: Accelerator, bit_length: float) -> Price:
+    """Pulse cycles of so many slots, then lines by themselves, whose digital work and transfers on the chip stream
+    beside them."""
     # x and delta lie at the tiles from their passes, so pulse cycles move nothing on the chip
-    slots = op.samples * chip.update_phases * op.bit_length if op.pulsed else 0
+    slots = op.samples * chip.update_phases * bit_length if op.pulsed else 0
     seconds = slots * chip.pulse_width * chip.waves(op.tiles)
     pulsed = slots * op.cells * op.planes * chip.pulse_energy
     lines = op.alone
