@@ -219,8 +219,12 @@ def collective(
     over: Annotated[
         str | None, typer.Option(metavar="AXES", help="Only along these axes, e.g. board,rack; all if not given.")
     ] = None,
-    chunks: Annotated[int, typer.Option(help="Into how many chunks the payload is split.")] = 1,
-    active_chunks: Annotated[int, typer.Option(help="Chunks under way at once on each axis.")] = 1,
+    chunks: Annotated[
+        int | None, typer.Option(help="Into how many chunks the payload is split; the cluster's by default.")
+    ] = None,
+    active_chunks: Annotated[
+        int | None, typer.Option(help="Chunks under way at once on each axis; the cluster's by default.")
+    ] = None,
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -241,8 +245,8 @@ def collective(
         parse_sizes(sizes or SIZES) if shards is None else parse_sizes(shards, "--shard-bytes"),
         members=members_over(the_cluster.network, over),
         algorithm=parse_algorithms(algorithm),
-        chunks=chunks,
-        active_chunks=active_chunks,
+        chunks=the_cluster.network.chunks if chunks is None else chunks,
+        active_chunks=the_cluster.network.active_chunks if active_chunks is None else active_chunks,
         shards=shards is not None,
     )
     if as_json:

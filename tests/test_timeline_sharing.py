@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpucluster.cluster import Accelerator, Cluster
+from rpucluster.collective import cost
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send
 from rpucluster.timeline import Timeline, arrange, replay
 from rpucluster.topology import Axis, Faults, Network
@@ -257,3 +258,18 @@ def test_where_the_order_is_fixed_a_faster_machine_is_never_slower() -> None:
         slow = replay(score, cluster(chip=before[1], **before[0]))
         fast = replay(score, cluster(chip=after[1], **after[0]))
         assert all(b <= a * (1 + 1e-12) for a, b in zip(slow.finish_s, fast.finish_s, strict=True))
+
+
+def test_collectives_of_a_program_are_split_as_the_network_says() -> None:
+    """The outer axis has a fourth of the bandwidth and of the bytes: one chunk keeps the two axes busy in turn, several
+    follow one another through them."""
+    axes = [
+        {"name": name, "kind": "ring", "size": 4, "bandwidth": bandwidth, "latency": "1 ns"}
+        for name, bandwidth in (("a", "1 GB/s"), ("b", "0.25 GB/s"))
+    ]
+    machine = Cluster(name="torus", accelerator=Accelerator(), network=Network.model_validate({"axis": axes}))
+    score = program(collective(0, "all_reduce", range(16), 10**6))
+    split = machine.model_copy(update={"network": machine.network.model_copy(update={"chunks": 8, "active_chunks": 2})})
+    network = machine.network
+    alone = cost("all_reduce", range(16), [1e6] * 16, network, chunks=8, active_chunks=2).modelled_s
+    assert replay(score, split).makespan_s == alone < 0.75 * replay(score, machine).makespan_s

@@ -64,7 +64,9 @@ def price_of(op: Op, cluster: Cluster, counted: Counted = NOTHING_COUNTED) -> Pr
         case Rewrite():
             return _rewrite(op, chip)
         case Collective():
-            return _sent(cost(op.kind, op.members, op.bytes, cluster.network))
+            network = cluster.network
+            chunks, active = network.chunks, network.active_chunks
+            return _sent(cost(op.kind, op.members, op.bytes, network, chunks=chunks, active_chunks=active))
         case Send():
             return _sent(send_cost(op.source, op.destination, op.bytes, cluster.network))
 

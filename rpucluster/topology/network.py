@@ -54,6 +54,13 @@ class Network(Spec):
     """Serialization times are rounded down to whole multiples of this, s.  0: not at all; 1 ns for comparison with
     simulators that count in whole nanoseconds."""
 
+    chunks: int = Field(1, ge=1)
+    """Parts that the payload of a collective is split into, which follow one another through its rounds and axes.  1:
+    small messages, which most of a step on RPU accelerators are, only pay more latencies (our choice)."""
+
+    active_chunks: int = Field(1, ge=1)
+    """Chunks under way at once on each axis."""
+
     _faults: Faults = PrivateAttr(default_factory=Faults)
 
     @field_validator("accelerators")
