@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rpucluster.metrics import Metrics as Metrics
     from rpucluster.metrics import summarise as summarise
     from rpucluster.modelled import plan_report as plan_report
-    from rpucluster.partitioner import Plan as Plan
     from rpucluster.partitioner import partition as partition
+    from rpucluster.plan import Plan as Plan
     from rpucluster.program import Program as Program
     from rpucluster.runlog import RunDirectory as RunDirectory
     from rpucluster.tile import TileGrid as TileGrid
@@ -35,7 +35,7 @@ _HOME = {
     "Cluster": "cluster",
     "Job": "job",
     "Metrics": "metrics",
-    "Plan": "partitioner",
+    "Plan": "plan",
     "Program": "program",
     "RpuclusterError": "errors",
     "Run": "coordinator",

@@ -23,8 +23,8 @@ from rpucluster.holdings import Holdings
 from rpucluster.interpreter import Interpreter
 from rpucluster.job import Job
 from rpucluster.kernels import step
-from rpucluster.partitioner import Plan
 from rpucluster.payloads import Payloads
+from rpucluster.plan import Plan
 from rpucluster.program import Collective, Program, Rewrite, Send
 from rpucluster.tape import Tape, write
 from rpucluster.tile import PulseCount, ReadCount

@@ -14,7 +14,7 @@ from typing import Final
 from rpucluster.cluster import Cluster
 from rpucluster.errors import CapacityError
 from rpucluster.job import Job
-from rpucluster.partitioner import Plan
+from rpucluster.plan import Plan
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send, Update
 from rpucluster.units import format_quantity
 

@@ -13,7 +13,7 @@ from rpucluster.job import Job
 from rpucluster.kernels import UPDATE_FLOATS, UPDATE_INTS, pack_read, pack_update, step
 from rpucluster.layers import ACTIVATIONS
 from rpucluster.model import DenseLayer
-from rpucluster.partitioner import Block, LayerPlan, Plan, Range
+from rpucluster.plan import Block, LayerPlan, Plan, Range
 from rpucluster.settings import stored_lanes
 from rpucluster.tile import GridParts, TileGrid
 

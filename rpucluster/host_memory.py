@@ -8,7 +8,7 @@ import numpy as np
 from rpucluster.arrays import array_module
 from rpucluster.errors import CapacityError
 from rpucluster.job import Job
-from rpucluster.partitioner import Plan
+from rpucluster.plan import Plan
 
 BYTES_PER_WORKER = 150 << 20
 """Host memory of a Ray actor before it holds any array (measured: 95 to 130 MB private)."""

@@ -8,7 +8,8 @@ from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.metrics import Metrics, summarise
-from rpucluster.partitioner import Plan, partition
+from rpucluster.partitioner import partition
+from rpucluster.plan import Plan
 from rpucluster.plan_report import describe
 from rpucluster.program import Program
 from rpucluster.timeline import Timeline, replay

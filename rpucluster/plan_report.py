@@ -8,7 +8,7 @@ from rpucluster.buffers import BufferUse
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.metrics import Metrics
-from rpucluster.partitioner import Plan
+from rpucluster.plan import Plan
 
 
 def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: Iterable[BufferUse]) -> dict[str, Any]:

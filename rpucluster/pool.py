@@ -23,7 +23,7 @@ from rpucluster.cluster import Cluster
 from rpucluster.errors import AcceleratorError, MissingPackageError, RpuclusterError
 from rpucluster.exchange import Address, Exchange, PeerLostError
 from rpucluster.job import Job
-from rpucluster.partitioner import Plan
+from rpucluster.plan import Plan
 from rpucluster.program import Collective, Program, Send
 
 STEPS_PER_CALL = 64

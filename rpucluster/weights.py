@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.checkpoint import Band
-from rpucluster.partitioner import Plan
+from rpucluster.plan import Plan
 from rpucluster.pool import Pool
 
 BAND_ELEMENTS = 1 << 23

@@ -12,7 +12,8 @@ from rpucluster.data import load_data
 from rpucluster.devices import ConstantStep
 from rpucluster.job import Job
 from rpucluster.lowering import lower
-from rpucluster.partitioner import Plan, partition
+from rpucluster.partitioner import partition
+from rpucluster.plan import Plan
 from rpucluster.pool import LocalPool
 from rpucluster.program import Collective, Program, Read, Send, Update
 from rpucluster.tile import Converters, Management, TileGrid, UpdateSettings

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from rpucluster.errors import CapacityError, PlanError
-from rpucluster.partitioner import Plan, covers, partition
+from rpucluster.partitioner import partition
+from rpucluster.plan import Plan, covers
 from tests.specs import make_cluster, make_job
 
 DEGREES = [(t, p, d) for t, p, d in itertools.product((1, 2, 3), (1, 2, 3), (1, 2)) if t * p * d <= 8]

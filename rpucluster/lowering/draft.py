@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rpucluster.job import Job
-from rpucluster.partitioner import Block, LayerPlan, Plan, Range
+from rpucluster.plan import Block, LayerPlan, Plan, Range
 from rpucluster.program import Op, Program, Purpose
 
 WHOLE_MINIBATCH: Final = -1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rpucluster.lowering.draft import Draft, length
-from rpucluster.partitioner import LayerPlan, Range, covers
+from rpucluster.plan import LayerPlan, Range, covers
 from rpucluster.program import Collective, Send
 
 Passed = Literal["activation", "error"]

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from rpucluster.lowering.draft import WHOLE_MINIBATCH, Draft, block_of, length, lines_of
 from rpucluster.lowering.moves import all_reduce, deliver, gather
-from rpucluster.partitioner import LayerPlan, Range, covers
+from rpucluster.plan import LayerPlan, Range, covers
 from rpucluster.program import Digital, DigitalKind, Direction, Read
 
 LOSS_OPERATIONS: Final = 4

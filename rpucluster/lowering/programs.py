@@ -5,7 +5,7 @@ from rpucluster.job import Job
 from rpucluster.lowering.draft import Draft
 from rpucluster.lowering.passes import backward_run, forward_run
 from rpucluster.lowering.updates import accumulate, average_shard, update
-from rpucluster.partitioner import Plan
+from rpucluster.plan import Plan
 from rpucluster.program import Program, Purpose
 from rpucluster.schedule import interleave
 

@@ -6,7 +6,7 @@ from typing import Literal
 from rpucluster.algorithms import Work
 from rpucluster.lowering.draft import WHOLE_MINIBATCH, Draft, block_of, length, lines_of
 from rpucluster.lowering.passes import digital
-from rpucluster.partitioner import Block, LayerPlan
+from rpucluster.plan import Block, LayerPlan
 from rpucluster.program import Collective, Lines, Rewrite, Update
 
 

@@ -10,7 +10,8 @@ from rpucluster.cluster import Cluster, load_cluster
 from rpucluster.job import Job, load_job
 from rpucluster.lowering import lower
 from rpucluster.metrics import Metrics, seconds_on_path, summarise
-from rpucluster.partitioner import Plan, partition
+from rpucluster.partitioner import partition
+from rpucluster.plan import Plan
 from rpucluster.profile import breakdown
 from rpucluster.profile.bottlenecks import WORTH, bottlenecks, outcome
 from rpucluster.profile.candidates import candidates
