@@ -321,8 +321,8 @@ def test_every_link_is_found_by_its_name(net: Network) -> None:
     halved = net.with_faults(Faults(slow_links=slow))
     numbers = [link.number for link in net.links]
     assert all(halved.bandwidth_of(number) == 25e9 for number in numbers)
-    assert halved.bandwidths_of(numbers) == [25e9] * len(numbers)
-    assert net.bandwidths_of(numbers) == [50e9] * len(numbers)
+    assert halved.bandwidths_of(numbers).tolist() == [25e9] * len(numbers)
+    assert net.bandwidths_of(numbers).tolist() == [50e9] * len(numbers)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from functools import cached_property, partial
 from itertools import product
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from rpucluster.collective import symmetric
 from rpucluster.collective.group import Group, group
 from rpucluster.collective.moves import ALGORITHMS, Algorithm, CollectiveKind, legal
@@ -68,10 +70,9 @@ class CollectiveCost:
     @cached_property
     def energy_J(self) -> float:
         """Of the links."""
-        wires = self.network.axes_of(self.link_bytes)
-        return math.fsum(
-            nbytes * wire.energy_per_byte for nbytes, wire in zip(self.link_bytes.values(), wires, strict=True)
-        )
+        carried = np.fromiter(self.link_bytes.values(), np.float64, len(self.link_bytes))
+        per_byte = np.array([wire.energy_per_byte for wire in self.network.wires])
+        return float((carried * per_byte[self.network.wire_numbers(self.link_bytes)]).sum())
 
     @cached_property
     def holds(self) -> tuple[Hold, ...]:
@@ -80,8 +81,9 @@ class CollectiveCost:
             return self.passing
         if self.modelled_s <= 0:
             return ()
-        wires = self.network.axes_of(self.link_bytes)
-        links = (link for link, wire in zip(self.link_bytes, wires, strict=True) if wire.contention == "fifo")
+        fifo = [wire.contention == "fifo" for wire in self.network.wires]
+        numbers = self.network.wire_numbers(self.link_bytes).tolist()
+        links = (link for link, wire in zip(self.link_bytes, numbers, strict=True) if fifo[wire])
         return tuple(Hold(link, 0.0, self.modelled_s) for link in links)
 
 

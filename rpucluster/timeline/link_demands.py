@@ -39,8 +39,10 @@ def demands_on_links(sendings: Sequence[CollectiveCost | None], network: Network
     numbers, begin, end, rate = (_joined([each[k] for each in used]) for k in range(4))
     price = np.repeat(np.arange(len(used)), np.diff(firsts))
     links, place = np.unique(numbers.astype(np.int64), return_inverse=True)
-    contention = np.array([wire.contention for wire in network.axes_of(links.tolist())], dtype="U4")
-    capacity = np.array(network.bandwidths_of(links.tolist()), np.float64)
+    numbered = links.tolist()
+    kinds = np.array([wire.contention for wire in network.wires], dtype="U4")
+    contention = kinds[network.wire_numbers(numbered)]
+    capacity = network.bandwidths_of(numbered)
     fifo, fair = contention[place] == "fifo", contention[place] == "fair"
     # the same sum for links that the same prices hold at the same times, or share at the same rates: which links are
     # one is decided by these 64 bits, and among a million links two others agree with a chance of 1 in 10^7

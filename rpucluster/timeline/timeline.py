@@ -71,7 +71,7 @@ class Timeline:
     def link_busy_s(self) -> Mapping[int, float]:
         """Seconds that each of these links was sending: its bytes over its bandwidth."""
         network = self.cluster.network
-        bandwidths = network.bandwidths_of(self.link_bytes)
+        bandwidths = network.bandwidths_of(self.link_bytes).tolist()
         return {link: nbytes / at for (link, nbytes), at in zip(self.link_bytes.items(), bandwidths, strict=True)}
 
     def critical_path(self) -> tuple[int, ...]:

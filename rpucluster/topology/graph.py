@@ -4,6 +4,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rpucluster.errors import InputError
 from rpucluster.topology.links import Link, Node
 from rpucluster.topology.wires import Connection
@@ -35,6 +38,10 @@ class Graph:
         if not 0 <= link < len(self._ends):
             raise InputError(f"link {link} does not exist in this network")
         return self._ends[link][0]
+
+    def wire_numbers(self, links: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same for many links that are there."""
+        return np.array([wire for wire, _, _ in self._ends], np.int64)[links]
 
     def link(self, number: int) -> Link:
         """The link of a number.  Raises `InputError` for a number that names none."""

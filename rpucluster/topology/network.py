@@ -2,11 +2,13 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import groupby
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     Field,
     PrivateAttr,
@@ -186,22 +188,19 @@ class Network(Spec):
         """The axis, or the connection, that a link, given by number, belongs to."""
         return self.wires[self._layout.wire_number(link)]
 
-    def axes_of(self, links: Iterable[int]) -> list[Axis | Connection]:
-        """The same for many links."""
-        wires, number = self.wires, self._layout.wire_number
-        return [wires[number(link)] for link in links]
+    def wire_numbers(self, links: Collection[int]) -> NDArray[np.int64]:
+        """Of many links, which of `wires` each belongs to."""
+        return self._layout.wire_numbers(np.fromiter(links, np.int64, len(links)))
 
     def bandwidth_of(self, link: int) -> float:
         """Bytes of payload per second of a link, given by number: bandwidth times efficiency, less what is slow."""
         rate = self.axis_of(link).rate
         return rate / self._slow.get(link, 1.0) if self._slow else rate
 
-    def bandwidths_of(self, links: Iterable[int]) -> list[float]:
+    def bandwidths_of(self, links: Collection[int]) -> NDArray[np.float64]:
         """The same for many links."""
-        rates, number, slow = [wire.rate for wire in self.wires], self._layout.wire_number, self._slow
-        if slow:
-            return [rates[number(link)] / slow.get(link, 1.0) for link in links]
-        return [rates[number(link)] for link in links]
+        rates = np.array([wire.rate for wire in self.wires])[self.wire_numbers(links)]
+        return rates / [self._slow.get(link, 1.0) for link in links] if self._slow else rates
 
     def link(self, number: int) -> Link:
         """The link of a number.  Raises `InputError` for a number that names none."""

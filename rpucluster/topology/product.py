@@ -10,6 +10,9 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rpucluster.errors import InputError
 from rpucluster.topology.links import Link, Node
 from rpucluster.topology.wires import Axis
@@ -64,6 +67,10 @@ class Product:
         if 0 <= link < self._after_last:
             return bisect_right(self.first_links, link) - 1
         raise InputError(f"link {link} does not exist in this network")
+
+    def wire_numbers(self, links: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same for many links that are there."""
+        return np.searchsorted(np.array(self.first_links), links, side="right") - 1
 
     def link(self, number: int) -> Link:
         """The link of a number.  Raises `InputError` for a number that names none."""
