@@ -27,7 +27,7 @@ from rpucluster.payloads import Payloads
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Program, Rewrite, Send
 from rpucluster.tape import Tape, write
-from rpucluster.tile import PulseCount, ReadCount
+from rpucluster.tile_counts import PulseCount, ReadCount
 
 Array = Any  # a NumPy or CuPy array
 Floats = npt.NDArray[np.float32]

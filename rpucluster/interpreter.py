@@ -14,7 +14,8 @@ from rpucluster.holdings import Held
 from rpucluster.kernels import digital_units, step
 from rpucluster.rng import Purpose
 from rpucluster.tape import Tape, Window
-from rpucluster.tile import PulseCount, ReadCount, TileGrid
+from rpucluster.tile import TileGrid
+from rpucluster.tile_counts import PulseCount, ReadCount
 
 Array = Any  # a NumPy or CuPy array
 

@@ -14,7 +14,7 @@ from rpucluster.job import Job
 from rpucluster.modelled import Modelled
 from rpucluster.program import Read
 from rpucluster.runlog import EpochRow
-from rpucluster.tile import ReadCount
+from rpucluster.tile_counts import ReadCount
 
 
 @dataclass(kw_only=True)

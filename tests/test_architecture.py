@@ -27,6 +27,7 @@ FLOORS = {
     "kernels": 3,
     "topology": 3,
     "settings": 4,
+    "tile_counts": 4,
     "periphery": 4,
     "algorithms": 4,
     "schedule": 4,

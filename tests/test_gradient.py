@@ -17,7 +17,8 @@ from rpucluster.kernels import for_module
 from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.program import Collective, Digital, Program, Update
-from rpucluster.tile import PulseCount, UpdateSettings
+from rpucluster.tile import UpdateSettings
+from rpucluster.tile_counts import PulseCount
 from rpucluster.timeline import replay
 from tests.grids import SHAPES, assert_same_bits, grids_of, ideal, make_grid, signals
 from tests.specs import make_cluster, make_job

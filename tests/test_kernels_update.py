@@ -19,7 +19,8 @@ from rpucluster.kernels import (
     cuda_launch,
 )
 from rpucluster.kernels.reference_update import gains
-from rpucluster.tile import PulseCount, UpdateSettings
+from rpucluster.tile import UpdateSettings
+from rpucluster.tile_counts import PulseCount
 from tests.cuda_on_cpu import HAVE_COMPILER
 from tests.grids import REFERENCE_FILE, SHAPES, assert_same_bits, grids_of, ideal, make_grid, rms, signals
 

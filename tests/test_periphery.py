@@ -11,7 +11,8 @@ from rpucluster.devices import FloatingPoint
 from rpucluster.errors import NumericalError
 from rpucluster.kernels import KernelChoice
 from rpucluster.rng import Purpose
-from rpucluster.tile import Converters, Management, ReadCount, TileGrid, from_fixed
+from rpucluster.tile import Converters, Management, TileGrid, from_fixed
+from rpucluster.tile_counts import ReadCount
 from tests.grids import make_grid, rms, signals
 
 KERNELS: tuple[KernelChoice, ...] = ("reference", "numba")

@@ -8,7 +8,8 @@ import pytest
 
 from rpucluster.kernels import KernelChoice
 from rpucluster.rng import Purpose, normals, stream_key
-from rpucluster.tile import Converters, Management, ReadCount, from_fixed
+from rpucluster.tile import Converters, Management, from_fixed
+from rpucluster.tile_counts import ReadCount
 from tests.grids import REFERENCE_FILE, make_grid, rms, signals
 
 KERNELS: tuple[KernelChoice, ...] = ("reference", "numba")
