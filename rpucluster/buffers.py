@@ -14,6 +14,7 @@ from typing import Final
 from rpucluster.cluster import Cluster
 from rpucluster.errors import CapacityError
 from rpucluster.job import Job
+from rpucluster.model import Layer
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send, Update
 from rpucluster.units import format_quantity
@@ -21,8 +22,12 @@ from rpucluster.units import format_quantity
 Value = tuple[str, int, int]  # name, layer, microbatch
 KINDS: Final = {
     "activation": "activations",
+    "prepared": "activations",
+    "tokens": "activations",
+    "kept": "activations",
     "delta": "errors",
     "error": "errors",
+    "token_errors": "errors",
     "factors": "factors",
     "sums": "sums",
     "partial": "sums",
@@ -86,27 +91,36 @@ class _Events:
     def __init__(self, program: Program, plan: Plan, job: Job, accelerator: int, rank: int) -> None:
         self._program, self._plan, self._job = program, plan, job
         self._accelerator, self._rank = accelerator, rank
-        self._vectors = program.minibatch // program.microbatches
+        self._samples = program.minibatch // program.microbatches
 
     def of(self, op: Op) -> _Moment:
         """Of an operation that the accelerator issues."""
         layer = op.layer
         match op:
             case Read(direction="forward", microbatch=m):
-                made = {("sums", layer, m): self._vectors * self._gives(layer)}
+                made = {("sums", layer, m): self._samples * self._sums(layer)}
                 if layer == 0:  # its inputs come with it
-                    made["activation", -1, m] = self._vectors * self._needs(0)
-                return made, [("activation", layer - 1, m)]
+                    made["activation", -1, m] = self._samples * self._needs(0)
+                return made, [*self._x(layer, m)]
             case Read(microbatch=m):
                 name = "partial" if self._plan.layers[layer].sums_backward else "error"
-                return {(name, layer - 1, m): self._vectors * self._needs(layer)}, [("delta", layer, m)]
+                return {(name, layer - 1, m): self._samples * self._x_size(layer)}, [("delta", layer, m)]
+            case Digital(kind="prepare", microbatch=m):
+                made = {("prepared", layer, m): self._samples * self._needs(layer)}
+                return made, [("activation", layer - 1, m)]
+            case Digital(kind="prepare_back", microbatch=m):
+                used = [("activation", layer - 1, m), ("error", layer - 1, m)]
+                return {("error", layer - 1, m): self._samples * self._needs(layer)}, used
             case Digital(kind="activation", microbatch=m):
-                return {("activation", layer, m): self._vectors * self._gives(layer)}, [("sums", layer, m)]
+                made = {("activation", layer, m): self._samples * self._gives(layer)}
+                if kept := self._shape(layer).kept:
+                    made["kept", layer, m] = self._samples * self._plan.layers[layer].share(self._rank, kept)
+                return made, [("sums", layer, m)]
             case Digital(kind="loss", microbatch=m):
-                return {("delta", layer, m): self._vectors * self._gives(layer)}, [("activation", layer, m)]
+                return {("delta", layer, m): self._samples * self._sums(layer)}, [("activation", layer, m)]
             case Digital(kind="derivative", microbatch=m):
-                used = [("activation", layer, m), ("error", layer, m)]
-                return {("delta", layer, m): self._vectors * self._gives(layer)}, used
+                used = [("activation", layer, m), ("kept", layer, m), ("error", layer, m)]
+                return {("delta", layer, m): self._samples * self._sums(layer)}, used
             case Digital(kind="gradient", microbatch=m):
                 return {("gradient", layer, -1): self._cells(layer)}, self._factors(layer, [m])
             case Digital(microbatch=m) | Update(microbatch=m):
@@ -117,10 +131,17 @@ class _Events:
             case Collective(payload="partial_output", microbatch=m):
                 return {}, [("sums", layer, m)]
             case Collective(payload="partial_error", microbatch=m):
-                made = {("error", layer - 1, m): self._vectors * self._needs(layer)}
+                made = {("error", layer - 1, m): self._samples * self._x_size(layer)}
                 return made, [("partial", layer - 1, m)]
             case Collective(payload="activation" | "error" as name, microbatch=m):
-                return {(name, layer, m): self._vectors * self._plan.layers[layer].outputs}, []
+                return {(name, layer, m): self._samples * self._plan.layers[layer].outputs}, []
+            case Collective(payload="tokens", microbatch=m):
+                # tokens that come take the place of those that go; behind experts, of their sums
+                return {("tokens", layer, m): op.elements[0]} if self._shape(layer).dispatch else {}, []
+            case Collective(payload="token_errors"):
+                return {}, []
+            case Collective(payload="loss", microbatch=m):
+                return {}, [("activation", layer, m)]
             case Collective(payload="factors", microbatch=m):
                 others = sum(op.elements) - op.elements[op.members.index(self._accelerator)]
                 return {("factors", layer, m): others}, []
@@ -132,7 +153,24 @@ class _Events:
         return self._job.parallel.data_sync == "gradient"
 
     def _factors(self, layer: int, microbatches: Iterable[int]) -> list[Value]:
-        return [value for m in microbatches for value in (("activation", layer - 1, m), ("delta", layer, m))]
+        return [value for m in microbatches for value in (*self._x(layer, m), ("delta", layer, m))]
+
+    def _x(self, layer: int, microbatch: int) -> tuple[Value, ...]:
+        """What the arrays of a layer take, and their updates later."""
+        shape = self._shape(layer)
+        if shape.dispatch and self._plan.expert > 1:
+            return (("tokens", layer, microbatch),)
+        name, of = ("prepared", layer) if shape.prepare_operations else ("activation", layer - 1)
+        return ((name, of, microbatch),)
+
+    def _x_size(self, layer: int) -> int:
+        return self._shape(layer).dispatch or self._needs(layer)
+
+    def _shape(self, layer: int) -> Layer:
+        return self._plan.layers[layer].shape
+
+    def _sums(self, layer: int) -> int:
+        return self._plan.layers[layer].sums[self._rank]
 
     def _gives(self, layer: int) -> int:
         span = self._plan.layers[layer].gives[self._rank]
@@ -143,8 +181,11 @@ class _Events:
         return 0 if span is None else span[1] - span[0]
 
     def _cells(self, layer: int) -> int:
-        block, bias = self._plan.layers[layer].blocks[self._rank], self._job.network.layers[layer].bias
-        return (0 if block is None else block.cells) + self._gives(layer) * (bias == "digital")
+        block = self._plan.layers[layer].blocks[self._rank]
+        if block is None:
+            return 0
+        biases = block.arrays * (block.rows[1] - block.rows[0]) * (self._shape(layer).bias == "digital")
+        return block.cells + biases
 
 
 def _peak(moments: list[_Moment], bits: Mapping[str, int]) -> tuple[dict[str, int], float]:
@@ -188,4 +229,4 @@ def _in_flight(issued: Iterable[Op], plan: Plan) -> int:
     return most
 
 
-_OF_A_PASS: Final = ("activation", "loss", "derivative")
+_OF_A_PASS: Final = ("prepare", "activation", "loss", "derivative", "prepare_back")

@@ -12,7 +12,7 @@ from rpucluster.accelerator import Score, Steps
 from rpucluster.cluster import Cluster
 from rpucluster.config import write_toml
 from rpucluster.data import Dataset, check_against, epoch_order, load_data
-from rpucluster.errors import DataError
+from rpucluster.errors import DataError, PlanError
 from rpucluster.host_memory import check_memory
 from rpucluster.job import Job
 from rpucluster.kernels import warm_up
@@ -68,6 +68,7 @@ def run(
     checked before the run directory is made.  Raises the classes of `rpucluster.errors`.
     """
     began = time.perf_counter()
+    _require_arrays(job)
     modelled = model(job, cluster)
     data = load_data(job.data)
     check_against(job.network, data)
@@ -125,6 +126,15 @@ def run(
     directory.write_summary(told)
     report(Progress(phase="done", epoch=job.train.epochs, epochs=job.train.epochs, step=0, steps=steps_per_epoch))
     return Run(directory=directory, summary=told)
+
+
+def _require_arrays(job: Job) -> None:
+    counted = next((layer for layer in job.network.layers if layer.kind != "dense"), None)
+    if counted is not None:
+        raise PlanError(
+            f"layer {counted.name} of {job.name} is counted, not trained ({counted.kind}); only dense layers have "
+            f"arrays: use plan, profile, project or search"
+        )
 
 
 class _Loop:

@@ -12,7 +12,7 @@ from rpucluster.cluster import Accelerator as AcceleratorSpec
 from rpucluster.job import Job
 from rpucluster.kernels import UPDATE_FLOATS, UPDATE_INTS, pack_read, pack_update, step
 from rpucluster.layers import ACTIVATIONS
-from rpucluster.model import DenseLayer
+from rpucluster.model import Layer
 from rpucluster.plan import Block, LayerPlan, Plan, Range
 from rpucluster.settings import stored_lanes
 from rpucluster.tile import GridParts, TileGrid
@@ -26,7 +26,7 @@ class Shard:
     """Its row in the table of shards."""
     index: int
     """The layer's place in the network."""
-    layer: DenseLayer
+    layer: Layer
     gives: Range
     """Outputs of the layer whose sums it makes."""
     needs: Range

@@ -6,8 +6,9 @@ from itertools import pairwise
 from rpucluster.cluster import Cluster
 from rpucluster.errors import CapacityError, PlanError
 from rpucluster.job import Job
-from rpucluster.model import DenseLayer
+from rpucluster.model import Layer
 from rpucluster.plan import Block, LayerPlan, Plan, Range, Split, covers
+from rpucluster.stages import balance
 
 
 def partition(job: Job, cluster: Cluster) -> Plan:
@@ -26,13 +27,15 @@ def partition(job: Job, cluster: Cluster) -> Plan:
             f"[network.axis] size"
         )
     _check_pipeline(job, len(layers))
+    _check_experts(job)
     grids = [(_ceil(la.rows, chip.tile_rows), _ceil(la.cols, chip.tile_cols)) for la in layers]
-    if parallel.tensor > 1 and all(grid == (1, 1) for grid in grids):
+    if parallel.tensor > 1 and all(grid == (1, 1) or la.recurrent for la, grid in zip(layers, grids, strict=True)):
         raise PlanError(
             f"[parallel] tensor = {parallel.tensor} but every layer fits one {chip.tile_rows} x "
-            f"{chip.tile_cols} tile, so none can be split; write 1 or lower [accelerator] tile_rows and tile_cols"
+            f"{chip.tile_cols} tile or is recurrent, so none can be split; write 1 or lower [accelerator] tile_rows "
+            f"and tile_cols"
         )
-    runs = _balance(grids, job, cluster)
+    runs = balance(layers, job, cluster)
     candidates = [_candidates(i, layer, runs[i], grids[i], job, cluster) for i, layer in enumerate(layers)]
     plan = Plan(
         layers=tuple(_cheapest(candidates, job)),
@@ -40,6 +43,7 @@ def partition(job: Job, cluster: Cluster) -> Plan:
         pipeline=parallel.pipeline,
         virtual_stages=parallel.virtual_stages,
         data=parallel.data,
+        expert=parallel.expert,
         placement=tuple(parallel.placement),
         tile_rows=chip.tile_rows,
         tile_cols=chip.tile_cols,
@@ -73,6 +77,26 @@ def _check_pipeline(job: Job, layers: int) -> None:
         )
 
 
+def _check_experts(job: Job) -> None:
+    expert = job.parallel.expert
+    if expert == 1:
+        return
+    if job.parallel.data % expert:
+        raise PlanError(
+            f"[parallel] expert = {expert} replicas share experts but data = {job.parallel.data} is no multiple of it; "
+            f"change one of them"
+        )
+    mixtures = [layer for layer in job.network.layers if layer.routed is not None]
+    if not mixtures:
+        raise PlanError(f"[parallel] expert = {expert} but no layer has experts; write 1")
+    for layer in mixtures:
+        if layer.arrays % expert:
+            raise PlanError(
+                f"[parallel] expert = {expert} does not divide the {layer.arrays} experts of {layer.name}; write a "
+                f"divisor"
+            )
+
+
 def _check_capacity(plan: Plan, cluster: Cluster) -> None:
     for stage in range(plan.pipeline):
         for rank in range(plan.tensor):
@@ -86,7 +110,7 @@ def _check_capacity(plan: Plan, cluster: Cluster) -> None:
 
 
 def _candidates(
-    index: int, layer: DenseLayer, run: int, grid: tuple[int, int], job: Job, cluster: Cluster
+    index: int, layer: Layer, run: int, grid: tuple[int, int], job: Job, cluster: Cluster
 ) -> list[LayerPlan]:
     """The layer under each split that is asked for; under ``auto``, those that use the most ranks."""
     asked = job.parallel.tensor_split if layer.tensor_split is None else layer.tensor_split
@@ -97,12 +121,16 @@ def _candidates(
 
 
 def _layer_plan(
-    index: int, layer: DenseLayer, run: int, grid: tuple[int, int], split: Split, job: Job, cluster: Cluster
+    index: int, layer: Layer, run: int, grid: tuple[int, int], split: Split, job: Job, cluster: Cluster
 ) -> LayerPlan:
-    chip = cluster.accelerator
+    chip, tensor = cluster.accelerator, job.parallel.tensor
     chunk, stage = divmod(run, job.parallel.pipeline)
+    arrays = layer.arrays // (1 if layer.routed is None else job.parallel.expert)
     blocks: list[Block | None] = []
-    for share in _shares(grid[0] if split == "output" else grid[1], job.parallel.tensor):
+    # a recurrent layer would exchange its state at every step, so it stays on one rank
+    whole = grid[0] if split == "output" else grid[1]
+    shares = _shares(whole, 1 if layer.recurrent else tensor)
+    for share in [*shares, *[(whole, whole)] * (tensor - len(shares))]:
         if share[0] == share[1]:
             blocks.append(None)
             continue
@@ -113,17 +141,16 @@ def _layer_plan(
                 tile_cols=tile_cols,
                 rows=(tile_rows[0] * chip.tile_rows, min(tile_rows[1] * chip.tile_rows, layer.rows)),
                 cols=(tile_cols[0] * chip.tile_cols, min(tile_cols[1] * chip.tile_cols, layer.cols)),
+                arrays=arrays,
             )
         )
     return LayerPlan(
         layer=index,
-        name=layer.name,
+        shape=layer,
         stage=stage,
         chunk=chunk,
         split=split,
-        inputs=layer.inputs,
-        outputs=layer.outputs,
-        array=(layer.rows, layer.cols),
+        arrays=arrays,
         tile_grid=grid,
         blocks=tuple(blocks),
     )
@@ -141,51 +168,6 @@ def _shares(tiles: int, ranks: int) -> list[Range]:
     for rank in range(filled):
         edges.append(edges[-1] + each + (rank >= filled - more))
     return [*pairwise(edges), *[(tiles, tiles)] * (ranks - filled)]
-
-
-def _balance(grids: Sequence[tuple[int, int]], job: Job, cluster: Cluster) -> list[int]:
-    """Cut the layers into runs so that the slowest is as quick as can be, then the fullest as empty; which run each
-    layer is in.
-
-    A layer takes one pass forward, one backward (not the first: nothing is behind it) and one update per
-    sample, whatever its size; arrays do not slow down with their size, only with their number of waves.
-    """
-    chip = cluster.accelerator
-    runs = job.parallel.pipeline * job.parallel.virtual_stages
-    update = chip.update_phases * job.update.bit_length * chip.pulse_width
-    costs = []
-    for i, grid in enumerate(grids):
-        tiles = grid[0] * grid[1]
-        passes = chip.pass_time("forward") + (chip.pass_time("backward") if i else 0)
-        costs.append((chip.waves(tiles) * (passes + update), tiles))
-    count = len(grids)
-    before = [(0.0, 0)]
-    for seconds, tiles in costs:
-        before.append((before[-1][0] + seconds, before[-1][1] + tiles))
-
-    def load(start: int, stop: int) -> tuple[float, int]:
-        # rounded, so that equal loads compare equal whatever the order of their sum
-        return round((before[stop][0] - before[start][0]) * 1e15), before[stop][1] - before[start][1]
-
-    # best[k][j]: the smallest (slowest, fullest) over ways to cut the first j layers into k runs, and its last cut
-    best: list[dict[int, tuple[tuple[float, int], int]]] = [{0: ((0.0, 0), 0)}]
-    for k in range(1, runs + 1):
-        row: dict[int, tuple[tuple[float, int], int]] = {}
-        for j in range(k, count - (runs - k) + 1):
-            options = []
-            for i, (worst, _) in best[k - 1].items():
-                if i < j:
-                    last = load(i, j)
-                    options.append(((max(worst[0], last[0]), max(worst[1], last[1])), i))
-            row[j] = min(options)
-        best.append(row)
-    owner = [0] * count
-    stop = count
-    for k in range(runs, 0, -1):
-        start = best[k][stop][1]
-        owner[start:stop] = [k - 1] * (stop - start)
-        stop = start
-    return owner
 
 
 def _cheapest(candidates: Sequence[Sequence[LayerPlan]], job: Job) -> list[LayerPlan]:
@@ -223,7 +205,7 @@ def _exchanged_bits(before: LayerPlan | None, here: LayerPlan, job: Job) -> floa
     A gather brings each element to every other rank, an all-reduce brings it to one place and back.
     """
     others = len(here.holders) - 1
-    summed = here.outputs if here.split == "input" else (here.inputs if before else 0)
+    summed = here.shape.sums if here.split == "input" else (here.inputs if before else 0)
     bits = 2 * others * summed * job.words.sum_bits
     if before is not None:
         gathers = (not covers(before.gives, here.needs)) + (not covers(here.needs, before.gives))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from rpucluster.model import Layer
+
 Split = Literal["output", "input"]
 Range = tuple[int, int]
 
@@ -25,14 +27,16 @@ class Block:
     """Array rows, which are outputs of the layer."""
     cols: Range
     """Array columns, which are inputs of the layer, and the bias line last."""
+    arrays: int = 1
+    """Arrays of the layer of which it holds this block each."""
 
     @property
     def tiles(self) -> int:
-        return length(self.tile_rows) * length(self.tile_cols)
+        return self.arrays * length(self.tile_rows) * length(self.tile_cols)
 
     @property
     def cells(self) -> int:
-        return length(self.rows) * length(self.cols)
+        return self.arrays * length(self.rows) * length(self.cols)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +44,15 @@ class LayerPlan:
     """How one layer is cut and which stage holds it; the same for every replica."""
 
     layer: int
-    name: str
+    shape: Layer
     stage: int
     chunk: int = 0
     """Which of the stage's runs of layers it belongs to; only an interleaved schedule has several."""
     split: Split
-    inputs: int
-    outputs: int
-    array: tuple[int, int]
-    """Rows and columns of the array, the bias column included."""
+    arrays: int = 1
+    """Arrays of the layer on each replica: all, or its share of the experts."""
     tile_grid: tuple[int, int]
+    """Rows and columns of tiles of each array."""
     blocks: tuple[Block | None, ...]
     """One block per tensor rank; None where the layer has fewer tile rows or columns than there are ranks."""
 
@@ -60,19 +63,44 @@ class LayerPlan:
 
     @cached_property
     def needs(self) -> tuple[Range | None, ...]:
-        """The inputs that each rank must have before the forward pass (the bias line is its own).
+        """The elements of a sample that each rank must have before the forward pass (the bias line is its own).
 
         They are also the errors of the inputs that it has after the backward pass and its all-reduce.
         """
-        return tuple(
-            None if block is None else (min(block.cols[0], self.inputs), min(block.cols[1], self.inputs))
-            for block in self.blocks
-        )
+        return tuple(None if block is None else self.shape.inputs_of(block.cols) for block in self.blocks)
 
     @cached_property
     def gives(self) -> tuple[Range | None, ...]:
-        """The outputs that each rank has after the forward pass, and whose errors it needs before the backward."""
-        return tuple(None if block is None else block.rows for block in self.blocks)
+        """The elements that each rank has after the forward pass, and whose errors it needs before the backward."""
+        return tuple(
+            None if block is None or needs is None else self.shape.outputs_of(block.rows, needs)
+            for block, needs in zip(self.blocks, self.needs, strict=True)
+        )
+
+    @cached_property
+    def sums(self) -> tuple[int, ...]:
+        """The sums of a sample that come out of each rank's arrays."""
+        each = self.shape.positions * self.shape.passes
+        return tuple(0 if block is None else each * length(block.rows) for block in self.blocks)
+
+    def share(self, rank: int, amount: int) -> int:
+        """What a rank does of digital work behind all sums of the layer, which goes by its rows."""
+        block = self.blocks[rank]
+        return 0 if block is None else -(-amount * length(block.rows) // self.shape.rows)
+
+    @property
+    def name(self) -> str:
+        return self.shape.name
+
+    @property
+    def inputs(self) -> int:
+        """Elements of a sample that the layer takes."""
+        return self.shape.inputs
+
+    @property
+    def outputs(self) -> int:
+        """Elements of a sample that the layer gives."""
+        return self.shape.outputs
 
     @property
     def sums_forward(self) -> bool:
@@ -108,6 +136,8 @@ class Plan:
     virtual_stages: int = 1
     """Runs of layers on each stage: run k * pipeline + s is chunk k of stage s."""
     data: int
+    expert: int = 1
+    """Replicas in a row that share the experts of a layer."""
     placement: tuple[str, ...]
     tile_rows: int
     tile_cols: int

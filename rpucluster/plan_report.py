@@ -29,6 +29,7 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: 
         "pipeline": plan.pipeline,
         "virtual_stages": plan.virtual_stages,
         "data": plan.data,
+        "expert": plan.expert,
         "schedule": job.parallel.schedule,
         "data_sync": job.parallel.data_sync if plan.data > 1 or job.parallel.data_sync == "gradient" else None,
         "minibatch": job.train.minibatch,
@@ -47,14 +48,17 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: 
             {
                 "layer": layer.layer,
                 "name": layer.name,
-                "rows": layer.array[0],
-                "cols": layer.array[1],
-                "weights": layer.array[0] * layer.array[1],
+                "kind": layer.shape.kind,
+                "rows": layer.shape.rows,
+                "cols": layer.shape.cols,
+                "arrays": layer.shape.arrays,
+                "positions": layer.shape.positions,
+                "weights": layer.shape.weights,
                 "split": layer.split,
                 "stage": layer.stage,
                 "chunk": layer.chunk,
                 "tile_grid": list(layer.tile_grid),
-                "tiles": layer.tile_grid[0] * layer.tile_grid[1],
+                "tiles": layer.shape.arrays * layer.tile_grid[0] * layer.tile_grid[1],
                 "ranks": len(layer.holders),
             }
             for layer in plan.layers
@@ -117,11 +121,12 @@ def _warnings(job: Job, cluster: Cluster, plan: Plan) -> list[str]:
             f"every replica fires the updates of all samples, so however many replicas there are, they are at most "
             f"{bound:.3g} times as fast as one"
         )
-    for layer, model in zip(plan.layers, job.network.layers, strict=True):
-        if model.bias == "column" and model.inputs % plan.tile_cols == 0:
+    for layer in plan.layers:
+        lines = layer.shape.cols - 1
+        if layer.shape.bias == "column" and lines % plan.tile_cols == 0:
             found.append(
-                f"{layer.name}: the bias column opens a new tile column of its own, since {model.inputs} inputs "
-                f'fill {model.inputs // plan.tile_cols} tiles exactly; bias = "digital" avoids it'
+                f"{layer.name}: the bias column opens a new tile column of its own, since {lines} inputs "
+                f'fill {lines // plan.tile_cols} tiles exactly; bias = "digital" avoids it'
             )
         if len(layer.holders) < plan.tensor:
             found.append(

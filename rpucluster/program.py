@@ -13,10 +13,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Direction = Literal["forward", "backward"]
-DigitalKind = Literal["activation", "loss", "derivative", "gradient", "bias"]
-CollectiveKind = Literal["all_gather", "all_reduce"]
+DigitalKind = Literal["prepare", "activation", "loss", "derivative", "prepare_back", "gradient", "bias"]
+CollectiveKind = Literal["all_gather", "all_reduce", "all_to_all"]
 Purpose = Literal["train", "evaluate", "average"]
-Payload = Literal["activation", "partial_output", "error", "partial_error", "factors", "gradient", "weights"]
+Payload = Literal[
+    "activation",
+    "partial_output",
+    "error",
+    "partial_error",
+    "tokens",
+    "token_errors",
+    "loss",
+    "factors",
+    "gradient",
+    "weights",
+]
 
 
 class _OnOne:
@@ -32,7 +43,8 @@ class _OnOne:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read(_OnOne):
-    """Analog vector-matrix products of one layer shard: `vectors` vectors through all its tiles at once."""
+    """Analog vector-matrix products of one layer shard: `vectors` vectors, one after the other, through all its tiles
+    at once."""
 
     id: int
     accelerator: int
@@ -49,6 +61,8 @@ class Read(_OnOne):
     """ADC samples per vector, summed over the tiles."""
     additions: int
     """Digital additions per vector that join the partial sums of the tiles."""
+    serial_operations: int = 0
+    """Digital operations on each vector that the next one waits for; 0 where vectors do not wait for each other."""
     deps: tuple[int, ...] = ()
 
     @property
@@ -58,7 +72,8 @@ class Read(_OnOne):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digital(_OnOne):
-    """Work of the digital units: activation functions, their derivatives, the loss, dense gradients, digital biases."""
+    """Work of the digital units: before and behind the arrays of a layer, forward and back, the loss, dense gradients,
+    digital biases."""
 
     id: int
     accelerator: int
@@ -66,6 +81,8 @@ class Digital(_OnOne):
     layer: int
     microbatch: int
     operations: int
+    vectors: int = 1
+    """Vectors that come one after the other; 1 where it needs all of them before it can begin."""
     deps: tuple[int, ...] = ()
 
     @property
@@ -230,8 +247,8 @@ Op = Read | Digital | Update | Rewrite | Collective | Send
 
 
 def kind_of(op: Op) -> str:
-    """The kind of an operation in a word: forward, backward, activation, loss, derivative, gradient, bias, update,
-    read_out, program, all_gather, all_reduce or send."""
+    """The kind of an operation in a word: forward, backward, prepare, activation, loss, derivative, prepare_back,
+    gradient, bias, update, read_out, program, all_gather, all_reduce, all_to_all or send."""
     match op:
         case Read():
             return op.direction

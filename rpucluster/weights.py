@@ -18,7 +18,7 @@ def weight_bands(pool: Pool, plan: Plan, elements: int = BAND_ELEMENTS) -> Itera
     """The effective weights of every replica, by layer, row and replica, the bias as last column."""
     place = {accelerator: replica for replica, _, _, accelerator in plan.ranks()}
     for layer in plan.layers:
-        rows, cols = layer.array
+        rows, cols = layer.shape.rows, layer.shape.cols
         height = max(1, elements // cols)
         for first in range(0, rows, height):
             stop = min(first + height, rows)

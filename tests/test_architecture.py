@@ -36,6 +36,7 @@ FLOORS = {
     "job": 5,
     "collective": 5,
     "plan": 6,
+    "stages": 6,
     "partitioner": 7,
     "collective_table": 6,
     "program": 7,

@@ -16,7 +16,7 @@ from rpucluster.config import shipped, validated, write_toml
 from rpucluster.devices import ConstantStep, FloatingPoint, PiecewiseStep, device_from
 from rpucluster.errors import ConfigError
 from rpucluster.job import JOB_TABLES, Job, load_job
-from rpucluster.job.model import DeviceSpec
+from rpucluster.job.devices import DeviceSpec
 from rpucluster.job.training import TrainSpec
 from rpucluster.partitioner import partition
 from rpucluster.tile import Management, UpdateSettings
@@ -359,7 +359,8 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
         ),
         (
             {"model": layered(LAYERS[0], {"kind": "conv", "outputs": 10})},
-            "[model.layer #2] kind = \"conv\": input should be 'dense'",
+            "[model.layer #2] kind = \"conv\": input should be 'dense', 'convolution', 'lstm', 'gru', 'transformer' or "
+            "'logits'",
         ),
         (
             {"model": layered(LAYERS[0], {"outputs": 10, "device": {"dw_mn": 0.1}})},
@@ -375,7 +376,7 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
         ),
         (
             {"data": {"name": "minst"}},
-            "[data] name = \"minst\": input should be 'digits', 'mnist' or 'parquet'",
+            "[data] name = \"minst\": input should be 'digits', 'mnist', 'parquet' or 'none'",
         ),
         ({"data": {"path": "x"}}, '[data]: path is for name = "mnist" or "parquet", not "digits"; remove it'),
         (
@@ -476,7 +477,6 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
             {"parallel": {"virtual_stages": 2}},
             '[parallel]: virtual_stages = 2 is for schedule = "interleaved", not "gpipe"; write 1',
         ),
-        ({"parallel": {"expert": 4}}, "[parallel] expert: 4 is not available yet; write 1"),
         (
             {"parallel": {"average_every": 0}},
             "[parallel] average_every = 0: input should be greater than or equal to 1",

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpucluster.model import MAX_LINES, MAX_WEIGHTS, Bias, DenseLayer, Model, default_name, mlp
+from rpucluster.model import MAX_LINES, MAX_WEIGHTS, Bias, Layer, Model, default_name, mlp
+from rpucluster.model import dense as dense_layer
 
 SIZES = st.lists(st.integers(1, 5000), min_size=2, max_size=6)
 
 
-def dense(inputs: int, outputs: int, name: str | None = None, bias: Bias = "column") -> DenseLayer:
+def dense(inputs: int, outputs: int, name: str | None = None, bias: Bias = "column") -> Layer:
     called = f"from {inputs}" if name is None else name
-    return DenseLayer(name=called, inputs=inputs, outputs=outputs, bias=bias)
+    return dense_layer(name=called, inputs=inputs, outputs=outputs, bias=bias)
 
 
 @pytest.mark.parametrize(

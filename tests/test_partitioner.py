@@ -38,7 +38,7 @@ def test_every_tile_is_held_once_by_each_replica(tensor: int, pipeline: int, dat
     }
     assert seen == expected
     cells = sum(shard.block.cells for shard in plan.shards())
-    assert cells == data * sum(layer.array[0] * layer.array[1] for layer in plan.layers)
+    assert cells == data * sum(layer.shape.weights for layer in plan.layers)
 
 
 @pytest.mark.parametrize(("tensor", "pipeline", "data"), DEGREES)

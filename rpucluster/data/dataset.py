@@ -98,6 +98,8 @@ def load_data(source: DataSource) -> Dataset:
             test_path = None if source.test_path is None else _path(source.test_path, "test_path")
             columns = (source.image_column, source.label_column)
             samples = read_parquet(_path(source.path, "path"), columns, test_path, source.test_fraction)
+        case "none":
+            raise DataError('[data] name = "none" has no samples; this job is to be planned and modelled, not trained')
         case name:
             raise DataError(f'[data] name = "{name}": no such data set; write "digits", "mnist" or "parquet"')
     train_x, train_y, test_x, test_y, classes = samples

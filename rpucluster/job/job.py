@@ -19,7 +19,8 @@ from rpucluster.algorithms import (
 )
 from rpucluster.config import AsTable, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device
-from rpucluster.job.model import AlgorithmSpec, DeviceSpec, LayerDeviceSpec, ModelSpec
+from rpucluster.job.devices import AlgorithmSpec, DeviceSpec, LayerDeviceSpec
+from rpucluster.job.model import ModelSpec
 from rpucluster.job.training import DataSpec, EvaluateSpec, ParallelSpec, RunSpec, TrainSpec, WordsSpec
 from rpucluster.kernels import require_batch_noise
 from rpucluster.model import Model
@@ -63,8 +64,8 @@ class Job(Spec):
 
     def device_of(self, layer: int) -> Device:
         """The device at the cross-points of layer `layer`, counted from 0."""
-        layers = self.model.layer
-        own = LayerDeviceSpec() if layers is None else layers[layer].device or LayerDeviceSpec()
+        table = self.model.table_of(layer)
+        own = LayerDeviceSpec() if table is None else table.device or LayerDeviceSpec()
         return own.on(self.device)
 
     def devices(self) -> tuple[Device, ...]:
@@ -74,15 +75,15 @@ class Job(Spec):
 
     def fast_device_of(self, layer: int) -> Device:
         """The device of the plane that gathers the gradients of layer `layer`, where there is such a plane."""
-        layers = self.model.layer
-        if self.device.fast is None or (layers is not None and layers[layer].device is not None):
+        table = self.model.table_of(layer)
+        if self.device.fast is None or (table is not None and table.device is not None):
             return self.device_of(layer)
         return self.device.fast.on(self.device)
 
     def algorithm_of(self, layer: int) -> Algorithm:
         """How the pulses of layer `layer` train it; exact weights need no pulses and know plain descent only."""
-        layers = self.model.layer
-        own = None if layers is None else layers[layer].algorithm
+        table = self.model.table_of(layer)
+        own = None if table is None else table.algorithm
         algorithm = (own or self.algorithm).algorithm
         if not self.device_of(layer).pulsed:
             return Sgd()

@@ -1,169 +1,64 @@
-"""The tables of a job that say what is trained: its layers, the devices that their weights are made of, algorithms."""
+"""``[model]``: the network of a job, by a preset or layer by layer."""
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, PlainValidator, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import Field, model_validator
 
-from rpucluster.algorithms import (
-    Algorithm,
-    DeviceChoice,
-    OneSided,
-    VectorCell,
-    algorithm_from,
-)
 from rpucluster.config import Spec
-from rpucluster.devices import Device, device_from
-from rpucluster.model import Activation, Bias, DenseLayer, Loss, Model, TensorSplit, default_name, mlp
+from rpucluster.job.layers import Count, Counts, LayerSpec, layers_of
+from rpucluster.model import Activation, Bias, Loss, Model, mlp
+from rpucluster.model.presets import GPTS, IMAGES, SEQUENCE, VOCABULARY, image_network
+from rpucluster.model.transformer import Experts, gpt
 
-Count = Annotated[int, Field(ge=1)]
-Counts = Annotated[tuple[Count, ...], Field(strict=False)]
-
-
-def _device_value(value: Any) -> bool | float | tuple[float, ...]:
-    """A switch, a number or the nodes of a curve, as they are written."""
-    if isinstance(value, list | tuple):
-        return tuple(_number(node) for node in value)
-    return value if isinstance(value, bool) else _number(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PydanticKnownError("float_type")
-    return float(value)
-
-
-DeviceValue = Annotated[Any, PlainValidator(_device_value)]
-"""A parameter of a device; which kind it has, the device checks."""
-
-
-class LayerDeviceSpec(Spec):
-    """``[model.layer.device]``: how the cross-points of one layer differ from those of ``[device]``."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, DeviceValue] = Field(init=False)
-
-    preset: str | None = None
-    """Starts from this preset instead, without the parameters that ``[device]`` overrides; left out, the
-    other keys of the table override what ``[device]`` says."""
-
-    def on(self, base: "DeviceSpec") -> Device:
-        """The layer's device.  Raises `ValueError` for parameters that it does not have."""
-        overrides = dict(self.__pydantic_extra__ or {})
-        if self.preset is not None:
-            return device_from(self.preset, overrides)
-        return device_from(base.preset, base.overrides | overrides)
-
-
-class DeviceSpec(Spec):
-    """``[device]``: what every cross-point is made of."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, DeviceValue] = Field(init=False)
-    """Parameters of the device that differ from the preset's, such as ``dw_min = 0.002``."""
-
-    preset: str = "rpu-baseline"
-    """``"rpu-baseline"`` (the paper's device), ``"ideal"``, ``"floating-point"`` or another of
-    `rpucluster.devices`; every other key of the table overrides one of its parameters."""
-    devices_per_weight: Annotated[int, Field(ge=1, le=255)] = 1
-    """Devices at each cross-point, whose mean is the weight."""
-    device_choice: DeviceChoice = "all"
-    """Which of several devices take an update: ``"all"``, always the first (``"fixed"``), or one minibatch this
-    one, the next minibatch the next (``"cyclic"``)."""
-    one_sided: bool = False
-    """Whether a weight is the difference of two devices that are only raised."""
-    refresh_every: Annotated[int, Field(ge=0)] = 100
-    """Updates between looks at all one-sided pairs, which reset what has saturated; 0 for none."""
-    refresh_upper: float = 0.75
-    """A pair is reset where its larger device is above this share of the mean upper bound ..."""
-    refresh_lower: float = 0.25
-    """... and the smaller one above this share."""
-    fast: LayerDeviceSpec | None = None
-    """``[device.fast]``: how the devices that gather gradients in a transfer algorithm differ, in the layers
-    without a device table of their own."""
-
-    @property
-    def overrides(self) -> dict[str, DeviceValue]:
-        """The parameters that differ from the preset's."""
-        return dict(self.__pydantic_extra__ or {})
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        device_from(self.preset, self.overrides)
-        if self.fast is not None and not self.fast.on(self).pulsed:
-            raise ValueError("[device.fast] has exact weights; write a preset of devices with pulses")
-        _ = self.cell
-        return self
-
-    @property
-    def cell(self) -> Algorithm | None:
-        """How several devices make a weight; None where each has one."""
-        if self.one_sided and self.devices_per_weight > 1:
-            raise ValueError("one_sided = true is two devices per weight already; leave devices_per_weight out")
-        if self.one_sided:
-            return OneSided(
-                refresh_every=self.refresh_every, refresh_upper=self.refresh_upper, refresh_lower=self.refresh_lower
-            )
-        if self.devices_per_weight > 1:
-            return VectorCell(devices=self.devices_per_weight, choice=self.device_choice)
-        return None
-
-
-class AlgorithmSpec(Spec):
-    """``[algorithm]``: how pulses train the weights."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Any] = Field(init=False)
-    """Settings of the kind, such as ``transfer_every = 2``."""
-
-    kind: str = "sgd"
-    """``"sgd"``, ``"tiki_taka"``, ``"tiki_taka_v2"``, ``"chopped_tiki_taka_v2"``, ``"agad"`` or
-    ``"mixed_precision"``; the other keys are those of `rpucluster.algorithms`."""
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """The algorithm.  Raises `ValueError` for settings that it does not have."""
-        return algorithm_from(self.kind, self.__pydantic_extra__ or {})
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ = self.algorithm
-        return self
-
-
-class LayerSpec(Spec):
-    """One ``[[model.layer]]``."""
-
-    kind: Literal["dense"] = "dense"
-    """The kind of layer; fully connected is the only one today."""
-    name: str | None = None
-    """What tables call the layer, and ``--set model.layer.NAME.key=value`` where it is written; left out,
-    it is called ``dense1``, ``dense2``, ... by its position."""
-    inputs: Count | None = None
-    """Inputs per sample; needed for the first layer, elsewhere the outputs of the layer before."""
-    outputs: Count
-    """Outputs per sample."""
-    activation: Activation | None = None
-    """Left out: that of ``[model]``, and ``"identity"`` for the last layer, whose softmax is in the loss."""
-    bias: Bias | None = None
-    """Left out: that of ``[model]``."""
-    tensor_split: TensorSplit | None = None
-    """Left out: that of ``[parallel]``."""
-    device: LayerDeviceSpec | None = None
-    """Left out: that of ``[device]``."""
-    algorithm: AlgorithmSpec | None = None
-    """Left out: that of ``[algorithm]``."""
+Preset = Literal[
+    "mlp",
+    "lenet5",
+    "lenet5-rpu",
+    "alexnet",
+    "vgg16",
+    "resnet50",
+    "gpt",
+    "gpt3-125m",
+    "gpt3-350m",
+    "gpt3-760m",
+    "gpt3-1.3b",
+    "gpt3-2.7b",
+    "gpt3-6.7b",
+    "gpt3-13b",
+    "gpt3-175b",
+    "gpt-530b",
+    "gpt-1t",
+    "gpt-10t",
+]
+_GPT_KEYS: Final = ("layers", "hidden", "heads", "sequence", "vocabulary", "feed_forward", "experts", "routed")
 
 
 class ModelSpec(Spec):
     """``[model]``: the network, by a preset or layer by layer."""
 
-    preset: Literal["mlp"] | None = None
-    """``"mlp"``: fully connected layers through `sizes`.  Left out where ``[[model.layer]]`` spells the
-    layers out."""
+    preset: Preset | None = None
+    """``"mlp"``: fully connected layers through `sizes`, which train.  The others are counted, for `plan`, `profile`,
+    `project` and `search`: networks for images, and ``"gpt"`` or one of its sizes by name.  Left out where
+    ``[[model.layer]]`` spells the layers out."""
     sizes: Counts | None = None
-    """Features, hidden units of each layer, classes; at least two numbers.  Belongs to the preset."""
+    """Features, hidden units of each layer, classes; at least two numbers.  Belongs to ``"mlp"``."""
+    layers: Count | None = None
+    """``"gpt"``: blocks.  A size by name has this and the next two; what is written replaces it."""
+    hidden: Count | None = None
+    """``"gpt"``: features of a token."""
+    heads: Count | None = None
+    """``"gpt"``: attention heads."""
+    sequence: Count | None = None
+    """``"gpt"``: tokens of a sample; 2048 unless written."""
+    vocabulary: Count | None = None
+    """``"gpt"``: words; 51,200 unless written."""
+    feed_forward: Count | None = None
+    """``"gpt"``: features of the feed-forward layers; four times `hidden` unless written."""
+    experts: Count | None = None
+    """``"gpt"``: feed-forward layers of a mixture of experts in each block; left out, one without a router."""
+    routed: Count | None = None
+    """``"gpt"``: experts that each token passes; 1 unless written."""
     activation: Activation = "sigmoid"
     """Of the hidden layers; the last has none, since the softmax is in the loss."""
     loss: Loss = "softmax-cross-entropy"
@@ -173,39 +68,52 @@ class ModelSpec(Spec):
     inputs fill the tiles already, and `plan` says so.  ``"digital"``: added and trained exactly by the
     digital units.  ``"none"``: no bias."""
     layer: Annotated[tuple[LayerSpec, ...], Field(strict=False)] | None = None
-    """The layers in order, in place of `preset` and `sizes`."""
+    """The layers in order, in place of a preset."""
 
     @cached_property
     def network(self) -> Model:
         """The shapes of all layers."""
-        if self.layer is None:
+        if self.layer is not None:
+            return Model(layers=tuple(layer for _, layer in self._made), loss=self.loss)
+        if self.preset is not None and self.preset in IMAGES:
+            return image_network(self.preset)
+        if self.preset == "mlp":
             return mlp(self.sizes or (), self.activation, self.bias)
-        layers: list[DenseLayer] = []
-        for i, spec in enumerate(self.layer):
-            last = i == len(self.layer) - 1
-            inputs = spec.inputs if spec.inputs is not None or not layers else layers[-1].outputs
-            if inputs is None:
-                raise ValueError("the first [[model.layer]] has no inputs; write the features of a sample")
-            layers.append(
-                DenseLayer(
-                    name=default_name(i) if spec.name is None else spec.name,
-                    inputs=inputs,
-                    outputs=spec.outputs,
-                    activation=spec.activation or ("identity" if last else self.activation),
-                    bias=spec.bias or self.bias,
-                    tensor_split=spec.tensor_split,
-                )
-            )
-        return Model(layers=tuple(layers), loss=self.loss)
+        return Model(layers=tuple(gpt(**self._gpt)), loss=self.loss)
+
+    def table_of(self, layer: int) -> LayerSpec | None:
+        """The ``[[model.layer]]`` that a layer comes from, where there are such."""
+        return None if self.layer is None else self._made[layer][0]
+
+    @cached_property
+    def _made(self) -> Any:
+        return layers_of(self.layer or (), self.activation, self.bias)
+
+    @property
+    def _gpt(self) -> dict[str, Any]:
+        size = GPTS.get(self.preset or "")
+        shape = {} if size is None else size._asdict()
+        shape |= {"sequence": SEQUENCE, "vocabulary": VOCABULARY}
+        shape |= {key: value for key in _GPT_KEYS if (value := getattr(self, key)) is not None}
+        routed, count = shape.pop("routed", 1), shape.pop("experts", None)
+        missing = [key for key in ("layers", "hidden", "heads") if key not in shape]
+        if missing:
+            raise ValueError(f'preset = "gpt" needs {", ".join(missing)}; write them, or a size such as "gpt3-175b"')
+        return shape | {"experts": None if count is None else Experts(count, routed)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.layer is not None and (self.preset is not None or self.sizes is not None):
             raise ValueError("preset with sizes and [[model.layer]] are two ways to say it; keep one of them")
-        if self.layer is None and (self.preset is None or self.sizes is None):
+        if self.layer is None and (self.preset is None or (self.preset == "mlp" and self.sizes is None)):
             missing = "preset" if self.preset is None else "sizes"
             raise ValueError(
                 f'{missing} is missing; write preset = "mlp" and sizes = [64, 10], or [[model.layer]] tables'
             )
+        if self.sizes is not None and self.preset != "mlp":
+            raise ValueError(f'sizes is for preset = "mlp", not "{self.preset}"; remove it')
+        written = [key for key in _GPT_KEYS if getattr(self, key) is not None]
+        if written and (self.preset is None or not self.preset.startswith("gpt")):
+            raise ValueError(f'{written[0]} is for preset = "gpt" and its sizes; remove it')
         _ = self.network  # its checks raise ValueError
         return self

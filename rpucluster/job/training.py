@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from rpucluster.config import Seconds, Spec
-from rpucluster.job.model import Count
+from rpucluster.job.layers import Count
 from rpucluster.model import TensorSplit
 from rpucluster.schedule import Schedule
 from rpucluster.settings import Tolerances
@@ -21,9 +21,12 @@ class DataSpec(Spec):
     Paths are relative to the current directory unless they are absolute or start with ``~``.
     """
 
-    name: Literal["digits", "mnist", "parquet"]
+    name: Literal["digits", "mnist", "parquet", "none"]
     """``"digits"``: scikit-learn's handwritten digits, 1437 to train and the last 360 to test.  ``"mnist"``:
-    IDX files.  ``"parquet"``: any Parquet file with vectors and labels."""
+    IDX files.  ``"parquet"``: any Parquet file with vectors and labels.  ``"none"``: the job is planned and modelled,
+    not trained."""
+    samples: Count | None = None
+    """``none``: samples of an epoch, for the modelled time of a training."""
     path: str | None = None
     """``mnist``: the directory of the four IDX files, gzipped or not.  ``parquet``: the file to train on."""
     image_column: str = "image"
@@ -49,13 +52,14 @@ class DataSpec(Spec):
     def _check(self) -> Self:
         belongs: dict[str, tuple[str, ...]] = {"path": ("mnist", "parquet")}
         belongs["nudge"] = ("digits", "mnist")
+        belongs["samples"] = ("none",)
         belongs |= dict.fromkeys(("image_column", "label_column", "test_path", "test_fraction"), ("parquet",))
         for key, names in belongs.items():
             if self.name not in names and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(
                     f'{key} is for name = {" or ".join(map(_quoted, names))}, not "{self.name}"; remove it'
                 )
-        if self.name != "digits" and self.path is None:
+        if self.name in ("mnist", "parquet") and self.path is None:
             what = "the directory with its IDX files" if self.name == "mnist" else "the file to train on"
             raise ValueError(f'name = "{self.name}" needs path; write {what}')
         if self.name == "parquet" and (self.test_path is None) == (self.test_fraction is None):
@@ -148,7 +152,7 @@ class ParallelSpec(Spec):
     data: Count = 1
     """Replicas of everything, each with its own devices."""
     expert: Count = 1
-    """Accelerators that share the experts of a layer; only 1 today."""
+    """Replicas that share the experts of each mixture, so that each holds some of them; divides `data`."""
     schedule: Schedule = "gpipe"
     """``"gpipe"``: all forwards, then all backwards; ``"1f1b"``: one forward, one backward in turn;
     ``"interleaved"``: the same over several runs of layers a stage.  These update after the last backward, so they
@@ -167,13 +171,6 @@ class ParallelSpec(Spec):
         "data",
     )
     """Which kind of neighbours sit closest together on the network, innermost axis first."""
-
-    @field_validator("expert")
-    @classmethod
-    def _only_one(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError(f"{value} is not available yet; write 1")
-        return value
 
     @model_validator(mode="after")
     def _only_interleaved_has_virtual_stages(self) -> Self:

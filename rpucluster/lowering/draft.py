@@ -13,13 +13,13 @@ Value = tuple[str, int, int, int]  # name, layer, microbatch, accelerator
 
 
 class Draft:
-    """The operations of a program so far; `microbatches` of `vectors` samples pass each of the `replicas`."""
+    """The operations of a program so far; `microbatches` of `samples` pass each of the `replicas`."""
 
     def __init__(
-        self, plan: Plan, job: Job, purpose: Purpose, microbatches: int, vectors: int, replicas: Sequence[int]
+        self, plan: Plan, job: Job, purpose: Purpose, microbatches: int, samples: int, replicas: Sequence[int]
     ) -> None:
         self.plan, self.job, self.purpose = plan, job, purpose
-        self.microbatches, self.vectors, self.replicas = microbatches, vectors, replicas
+        self.microbatches, self.samples, self.replicas = microbatches, samples, replicas
         self.ops: list[Op] = []
         self.maker: dict[Value, int] = {}
         self.touched: dict[tuple[int, int], list[int]] = {}  # (layer, accelerator) -> its reads since its last update
@@ -42,14 +42,19 @@ class Draft:
         """The accelerator of a tensor rank of a layer."""
         return self.plan.accelerator(replica, layer.stage, rank)
 
+    def passing(self, layer: LayerPlan, samples: int) -> int:
+        """Vectors of so many samples of a replica through each array of a layer; experts work for several replicas."""
+        together = 1 if layer.shape.routed is None else self.plan.expert
+        return layer.shape.vectors(samples * together)
+
     def finish(self) -> Program:
         """The program."""
         return Program(
             ops=tuple(self.ops),
             accelerators=tuple(sorted({a for op in self.ops for a in op.accelerators})),
-            samples=self.vectors * self.microbatches * len(self.replicas),
+            samples=self.samples * self.microbatches * len(self.replicas),
             microbatches=self.microbatches,
-            minibatch=self.vectors * self.microbatches,
+            minibatch=self.samples * self.microbatches,
             purpose=self.purpose,
         )
 
@@ -64,7 +69,8 @@ def block_of(layer: LayerPlan, rank: int) -> Block:
 
 def lines_of(block: Block) -> tuple[int, int]:
     """Column lines and row lines of a block, summed over its tiles."""
-    return length(block.cols) * length(block.tile_rows), length(block.rows) * length(block.tile_cols)
+    across, down = length(block.cols) * length(block.tile_rows), length(block.rows) * length(block.tile_cols)
+    return block.arrays * across, block.arrays * down
 
 
 def length(span: Range | None) -> int:

@@ -52,7 +52,7 @@ def gather(
             id=draft.next_id,
             kind="all_gather",
             members=members,
-            elements=tuple(draft.vectors * length(span) for span in _once(spans)),
+            elements=tuple(draft.samples * length(span) for span in _once(spans)),
             word_bits=draft.job.words.factor_bits,
             payload=payload,
             layer=value_of.layer,
@@ -75,12 +75,13 @@ def all_reduce(
     members = tuple(draft.at(replica, layer, rank) for rank in layer.holders)
     forward = payload == "partial_output"
     value, of = ("out", layer.layer) if forward else ("error", layer.layer - 1)
+    elements = layer.shape.sums if forward else (layer.shape.dispatch or layer.inputs)
     op = draft.add(
         Collective(
             id=draft.next_id,
             kind="all_reduce",
             members=members,
-            elements=(draft.vectors * (layer.outputs if forward else layer.inputs),) * len(members),
+            elements=(draft.samples * elements,) * len(members),
             word_bits=draft.job.words.sum_bits,
             payload=payload,
             layer=layer.layer,
@@ -90,6 +91,37 @@ def all_reduce(
     )
     for member in members:
         draft.maker[(value, of, microbatch, member)] = op
+
+
+def to_experts(
+    draft: Draft,
+    layer: LayerPlan,
+    replicas: Sequence[int],
+    microbatch: int,
+    value: Literal["prepared", "out", "delta", "error"],
+) -> None:
+    """Exchange vectors between the replicas that share experts: to these, or back from these, forward or backward."""
+    shape = layer.shape
+    out = value in ("prepared", "error")  # before the arrays; else behind them
+    of = layer.layer - 1 if value == "error" else layer.layer
+    for rank in layer.holders:
+        members = tuple(draft.at(replica, layer, rank) for replica in replicas)
+        made = draft.made(*((value, of, microbatch, member) for member in members))
+        op = draft.add(
+            Collective(
+                id=draft.next_id,
+                kind="all_to_all",
+                members=members,
+                elements=(draft.samples * (shape.dispatch if out else shape.collect),) * len(members),
+                word_bits=draft.job.words.factor_bits,
+                payload="tokens" if value in ("prepared", "out") else "token_errors",
+                layer=layer.layer,
+                microbatch=microbatch,
+                deps=made,
+            )
+        )
+        for member in members:
+            draft.maker[(value, of, microbatch, member)] = op
 
 
 def _send(
@@ -114,7 +146,7 @@ def _send(
             id=draft.next_id,
             source=sender,
             destination=receiver,
-            elements=draft.vectors * length(span),
+            elements=draft.samples * (length(span) + draft.plan.layers[layer].shape.carried),
             word_bits=draft.job.words.factor_bits,
             payload=payload,
             layer=layer,

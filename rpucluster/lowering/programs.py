@@ -36,13 +36,14 @@ def _train(plan: Plan, job: Job) -> Program:
         if turn.action == "update":
             update(draft, layers, turn.microbatch)
             continue
-        for replica in draft.replicas:
+        for first in range(0, plan.data, plan.expert):
+            replicas = range(first, first + plan.expert)
             if turn.action == "forward":
-                forward_run(draft, layers, replica, turn.microbatch)
-            else:
-                backward_run(draft, layers, replica, turn.microbatch)
-                if job.parallel.data_sync == "gradient":
-                    accumulate(draft, layers, replica, turn.microbatch)
+                forward_run(draft, layers, replicas, turn.microbatch)
+                continue
+            backward_run(draft, layers, replicas, turn.microbatch)
+            for replica in replicas if job.parallel.data_sync == "gradient" else ():
+                accumulate(draft, layers, replica, turn.microbatch)
     if schedule != "async":
         update(draft, plan.layers)
     return draft.finish()
@@ -50,7 +51,7 @@ def _train(plan: Plan, job: Job) -> Program:
 
 def _evaluate(plan: Plan, job: Job, batch: int) -> Program:
     draft = Draft(plan, job, "evaluate", 1, batch, range(1))
-    forward_run(draft, plan.layers, 0, 0)
+    forward_run(draft, plan.layers, range(1), 0)
     return draft.finish()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rpucluster.algorithms import Work
-from rpucluster.lowering.draft import WHOLE_MINIBATCH, Draft, block_of, length, lines_of
+from rpucluster.lowering.draft import WHOLE_MINIBATCH, Draft, Value, block_of, length, lines_of
 from rpucluster.lowering.passes import digital
 from rpucluster.plan import Block, LayerPlan
 from rpucluster.program import Collective, Lines, Rewrite, Update
@@ -15,41 +15,54 @@ def update(draft: Draft, layers: Sequence[LayerPlan], microbatch: int = WHOLE_MI
     microbatches = range(draft.microbatches) if microbatch == WHOLE_MINIBATCH else [microbatch]
     for layer in reversed(layers):
         for rank in layer.holders:
-            members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
-            waits = {member: _makers(draft, layer, member, microbatches) for member in members}
-            if len(members) > 1 and draft.job.parallel.data_sync != "average":
-                shared = _exchange(draft, layer, rank, members, microbatch, waits)
-                waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in members}
-            for member in members:
-                _update(draft, layer, rank, member, microbatch, waits[member])
+            for replicas in _alike(draft, layer):
+                members = tuple(draft.at(replica, layer, rank) for replica in replicas)
+                waits = {member: _makers(draft, layer, member, microbatches) for member in members}
+                if len(members) > 1 and draft.job.parallel.data_sync != "average":
+                    shared = _exchange(draft, layer, rank, members, microbatch, waits)
+                    waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in members}
+                for member in members:
+                    _update(draft, layer, rank, member, microbatch, waits[member])
+
+
+def _alike(draft: Draft, layer: LayerPlan) -> Sequence[Sequence[int]]:
+    """The replicas that hold the same weights of a layer: all, or of experts those with the same share."""
+    if layer.shape.routed is None or draft.plan.expert == 1:
+        return [draft.replicas]
+    return [draft.replicas[part :: draft.plan.expert] for part in range(draft.plan.expert)]
 
 
 def accumulate(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbatch: int) -> None:
     """Add a microbatch to the dense gradients of a run of layers, once its errors are there, the last layer first.
 
-    A multiplication and an addition per cell and sample, and an addition per digital bias.
+    A multiplication and an addition per cell and vector, and an addition per digital bias.
     """
     for layer in reversed(layers):
         for rank in layer.holders:
             accelerator, block = draft.at(replica, layer, rank), block_of(layer, rank)
             place = ("gradient", layer.layer, WHOLE_MINIBATCH, accelerator)
             delta = ("delta", layer.layer, microbatch, accelerator)
-            x = ("activation", layer.layer - 1, microbatch, accelerator)
+            vectors = draft.passing(layer, draft.samples)
             draft.maker[place] = digital(
                 draft,
                 "gradient",
                 layer,
                 accelerator,
                 microbatch,
-                operations=draft.vectors * (2 * block.cells + _biases(draft, layer, rank)),
-                deps=draft.made(delta, x, place),
+                operations=vectors * (2 * block.cells + _biases(layer, rank)),
+                vectors=vectors,
+                deps=draft.made(delta, *_inputs_of(layer, microbatch, accelerator), place),
             )
 
 
 def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
     """Read a shard's weights out on all replicas, average them and program them back."""
+    for replicas in _alike(draft, layer):
+        _average(draft, layer, rank, tuple(draft.at(replica, layer, rank) for replica in replicas))
+
+
+def _average(draft: Draft, layer: LayerPlan, rank: int, members: tuple[int, ...]) -> None:
     block = block_of(layer, rank)
-    members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
     tallest = min(draft.plan.tile_rows, length(block.rows))
 
     def rewrite(kind: Literal["read_out", "program"], accelerator: int, deps: tuple[int, ...]) -> int:
@@ -73,7 +86,7 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
             id=draft.next_id,
             kind="all_reduce",
             members=members,
-            elements=(block.cells + _biases(draft, layer, rank),) * len(members),
+            elements=(block.cells + _digital(layer, rank),) * len(members),
             word_bits=draft.job.words.weight_bits,
             payload="weights",
             layer=layer.layer,
@@ -91,7 +104,7 @@ def _makers(draft: Draft, layer: LayerPlan, accelerator: int, microbatches: Sequ
         made = draft.made(("gradient", layer.layer, WHOLE_MINIBATCH, accelerator))
     else:
         values = [("delta", layer.layer, m, accelerator) for m in microbatches]
-        made = draft.made(*values, *(("activation", layer.layer - 1, m, accelerator) for m in microbatches))
+        made = draft.made(*values, *(x for m in microbatches for x in _inputs_of(layer, m, accelerator)))
     return tuple(sorted({*made, *draft.touched[(layer.layer, accelerator)]}))
 
 
@@ -106,10 +119,14 @@ def _exchange(
     """Bring the factors, or the sum of the dense gradients, to all replicas."""
     dense, words = draft.job.parallel.data_sync == "gradient", draft.job.words
     if dense:
-        elements = block_of(layer, rank).cells + _biases(draft, layer, rank)
+        elements = block_of(layer, rank).cells + _digital(layer, rank)
     else:
-        vectors = draft.vectors * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
-        elements = vectors * (length(layer.needs[rank]) + length(layer.gives[rank]))
+        shape = layer.shape
+        samples = draft.samples * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
+        x = shape.dispatch or length(layer.needs[rank])
+        # an embedding needs the errors of what it gave; other digital parameters are exchanged as their gradients
+        elements = samples * (x + layer.sums[rank] + (shape.inputs if shape.embedding else 0))
+        elements += shape.digital_parameters
     return draft.add(
         Collective(
             id=draft.next_id,
@@ -129,12 +146,12 @@ def _update(
     draft: Draft, layer: LayerPlan, rank: int, accelerator: int, microbatch: int, deps: tuple[int, ...]
 ) -> None:
     block, sync = block_of(layer, rank), draft.job.parallel.data_sync
-    samples = draft.vectors * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
-    samples *= 1 if sync == "average" else draft.plan.data
+    samples = draft.samples * (draft.microbatches if microbatch == WHOLE_MINIBATCH else 1)
+    vectors = draft.passing(layer, samples) if sync == "average" else layer.shape.vectors(samples * draft.plan.data)
     bits, tallest = draft.job.update.bit_length, min(draft.plan.tile_rows, length(block.rows))
     dense = sync == "gradient"
     # one cycle per row; a multiplication makes a probability of each number of the gradient
-    work = _ROWS._replace(slots=bits) if dense else draft.job.algorithm_of(layer.layer).work(samples)
+    work = _ROWS._replace(slots=bits) if dense else draft.job.algorithm_of(layer.layer).work(vectors)
     place = (layer.layer, WHOLE_MINIBATCH, accelerator)
     draft.maker[("weights", *place)] = draft.add(
         Update(
@@ -142,7 +159,7 @@ def _update(
             accelerator=accelerator,
             layer=layer.layer,
             microbatch=microbatch,
-            samples=samples,
+            samples=vectors,
             tiles=block.tiles,
             cells=block.cells,
             lines=sum(lines_of(block)),
@@ -154,9 +171,10 @@ def _update(
             deps=deps,
         )
     )
-    if biases := _biases(draft, layer, rank):
+    operations = _biases(layer, rank) * (1 if dense else vectors) + layer.shape.digital_parameters
+    if operations:
         draft.maker[("biases", *place)] = digital(
-            draft, "bias", layer, accelerator, microbatch, operations=biases * (1 if dense else samples), deps=deps
+            draft, "bias", layer, accelerator, microbatch, operations=operations, deps=deps
         )
     draft.touched[(layer.layer, accelerator)] = []
     draft.maker.pop(("gradient", *place), None)
@@ -166,9 +184,20 @@ _ROWS = Work(cycles=0, planes=1, matrices_written=1, operations_per_cell=1)
 """What writing a dense gradient costs each tile."""
 
 
-def _biases(draft: Draft, layer: LayerPlan, rank: int) -> int:
+def _biases(layer: LayerPlan, rank: int) -> int:
     """Digital biases of a rank."""
-    return length(layer.gives[rank]) if draft.job.network.layers[layer.layer].bias == "digital" else 0
+    block = block_of(layer, rank)
+    return block.arrays * length(block.rows) * (layer.shape.bias == "digital")
+
+
+def _digital(layer: LayerPlan, rank: int) -> int:
+    """Everything that a rank's digital units train of a layer."""
+    return _biases(layer, rank) + layer.shape.digital_parameters + layer.shape.embedding
+
+
+def _inputs_of(layer: LayerPlan, microbatch: int, accelerator: int) -> tuple[Value, Value]:
+    """What may hold the x of a layer: the activation before it, or what was prepared of that."""
+    return ("activation", layer.layer - 1, microbatch, accelerator), ("prepared", layer.layer, microbatch, accelerator)
 
 
 def _lines_alone(work: Work, block: Block, tallest: int) -> Lines | None:

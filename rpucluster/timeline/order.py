@@ -17,7 +17,9 @@ DEPENDS, STREAMS, TURN = range(3)
 it may begin with the first; or both need the same arrays."""
 
 _COUNTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
-    Read: attrgetter("direction", "vectors", "tiles", "cells", "input_lines", "output_lines", "additions"),
+    Read: attrgetter(
+        "direction", "vectors", "tiles", "cells", "input_lines", "output_lines", "additions", "serial_operations"
+    ),
     Digital: attrgetter("operations", "__class__"),
     Update: attrgetter("samples", "tiles", "cells", "bit_length", "pulsed", "planes", "alone"),
     Rewrite: attrgetter("kind", "rows", "tiles", "cells", "bit_length"),
@@ -67,7 +69,7 @@ class Arranged:
 
 def arrange(program: Program) -> Arranged:
     """Number what the replay of a program needs to know of it, whatever the cluster; O(operations + dependencies)."""
-    n, vectors = len(program), program.minibatch // program.microbatches
+    n = len(program)
     places = {accelerator: i for i, accelerator in enumerate(program.accelerators)}
     works_with, place, tiles = [TRANSFER] * n, [-1] * n, [0] * n
     passing, price, stream = [1] * n, [0] * n, [-1] * n
@@ -95,7 +97,7 @@ def arrange(program: Program) -> Arranged:
         place[i] = places[op.accelerator]
         if isinstance(op, Digital):
             works_with[i] = DIGITAL
-            passing[i] = vectors if op.microbatch >= 0 else 1
+            passing[i] = op.vectors
             stream[i] = op.microbatch
             continue
         works_with[i] = ARRAYS

@@ -91,19 +91,19 @@ def _read(op: Read, chip: Accelerator, passes: float) -> Price:
     """`passes` for each vector, one after the other; on-chip transfers and additions stream beside them."""
     vectors = op.vectors * passes
     moved = vectors * chip.pass_bytes(op.direction, op.input_lines, op.output_lines)
-    additions = op.vectors * op.additions  # of the pass that is kept
-    return _streamed(
-        Energy(
-            array=vectors * op.cells * chip.read_energy,
-            adc=vectors * op.output_lines * chip.adc_energy,
-            digital=additions * chip.digital_energy,
-            on_chip=moved * chip.on_chip_energy,
-        ),
-        analog=vectors * chip.waves(op.tiles) * chip.pass_time(op.direction),
-        moved=moved,
-        digital=additions,
-        chip=chip,
+    operations = op.vectors * (op.additions + op.serial_operations)  # of the pass that is kept
+    energy = Energy(
+        array=vectors * op.cells * chip.read_energy,
+        adc=vectors * op.output_lines * chip.adc_energy,
+        digital=operations * chip.digital_energy,
+        on_chip=moved * chip.on_chip_energy,
     )
+    analog = vectors * chip.waves(op.tiles) * chip.pass_time(op.direction)
+    if not op.serial_operations:
+        return _streamed(energy, analog=analog, moved=moved, digital=operations, chip=chip)
+    # nothing of one vector overlaps with anything of the next
+    beside = (moved / chip.on_chip_bandwidth, operations / chip.digital_rate)
+    return _streamed(energy, lead=analog + min(beside), moved=moved, digital=operations, chip=chip)
 
 
 def _update(op: Update, chip: Accelerator, bit_length: float) -> Price:

@@ -1,4 +1,4 @@
-"""Layer shapes and the presets that make them: a network is counted here, never allocated."""
+"""A chain of layers: a network is counted here, never allocated."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,65 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-Activation = Literal["sigmoid", "tanh", "relu", "identity"]
-Bias = Literal["column", "digital", "none"]
-TensorSplit = Literal["auto", "output", "input"]
+from rpucluster.model.layer import Activation, Bias, Layer, dense
+
 Loss = Literal["softmax-cross-entropy"]
 
-MAX_LINES = 2**31 - 1
-"""Rows or columns of one layer's array: its random numbers are counted in 32-bit words."""
 MAX_WEIGHTS = 10**14
 """Weights of a network, a hundred times the trillion of the largest projections: above it stands a slip."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseLayer:
-    """A fully connected layer: `outputs` sums over `inputs`, then an activation function.
-
-    Raises `ValueError` for sizes below 1 or beyond `MAX_LINES`, and for an empty name.
-    """
-
-    name: str
-    """How tables and ``--set`` name the layer; no two layers of a model share one."""
-    inputs: int
-    """Inputs per sample, the bias not counted."""
-    outputs: int
-    """Outputs per sample."""
-    activation: Activation = "sigmoid"
-    """``"identity"`` leaves the sums as they are, as the last layer does before a softmax."""
-    bias: Bias = "column"
-    """``"column"``: one more always-on input line of the array, trained like any weight.  ``"digital"``:
-    numbers that the digital units add and train exactly.  ``"none"``: no bias."""
-    tensor_split: TensorSplit | None = None
-    """How tensor parallelism cuts the layer: blocks of tile rows (``"output"``) or columns (``"input"``), or
-    whichever is cheaper (``"auto"``); None takes what the job says for all layers."""
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("a layer has an empty name; write one, or leave the key out")
-        for key, size in (("inputs", self.inputs), ("outputs", self.outputs)):
-            if not 1 <= size < MAX_LINES:
-                raise ValueError(f"layer {self.name} has {size} {key}; write a number from 1 to {MAX_LINES - 1:,}")
-
-    @property
-    def rows(self) -> int:
-        """Rows of the array: one per output."""
-        return self.outputs
-
-    @property
-    def cols(self) -> int:
-        """Columns of the array: one per input, and the bias line last if the bias is a column."""
-        return self.inputs + (self.bias == "column")
-
-    @property
-    def weights(self) -> int:
-        """Cross-points of the array."""
-        return self.rows * self.cols
-
-    @property
-    def parameters(self) -> int:
-        """Everything that is trained: the cross-points, and the digital bias if there is one."""
-        return self.weights + (self.outputs if self.bias == "digital" else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +22,7 @@ class Model:
     name, and for a network without layers or of more than `MAX_WEIGHTS` weights.
     """
 
-    layers: tuple[DenseLayer, ...]
+    layers: tuple[Layer, ...]
     """In the order in which a sample passes through them; at least one."""
     loss: Loss = "softmax-cross-entropy"
     """The softmax belongs to the loss, so a last layer that feeds it has the activation ``"identity"``."""
@@ -112,13 +59,23 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Everything that is trained, digital biases included."""
+        """Everything that is trained, digital biases and what else the digital units hold included."""
         return sum(layer.parameters for layer in self.layers)
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a sample on its way forward, in arrays and digital."""
+        return sum(layer.macs + layer.digital_macs for layer in self.layers)
 
-def default_name(index: int) -> str:
+    @property
+    def trainable(self) -> bool:
+        """Whether there are arrays for all its layers; what is not can be planned and modelled."""
+        return all(layer.kind == "dense" for layer in self.layers)
+
+
+def default_name(index: int, kind: str = "dense") -> str:
     """The name of layer `index` (from 0) where none is given: ``dense1``, ``dense2``, ..."""
-    return f"dense{index + 1}"
+    return f"{kind}{index + 1}"
 
 
 def mlp(sizes: Sequence[int], activation: Activation = "sigmoid", bias: Bias = "column") -> Model:
@@ -133,7 +90,7 @@ def mlp(sizes: Sequence[int], activation: Activation = "sigmoid", bias: Bias = "
     last = len(sizes) - 2
     return Model(
         layers=tuple(
-            DenseLayer(
+            dense(
                 name=default_name(i),
                 inputs=inputs,
                 outputs=outputs,
