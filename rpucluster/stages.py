@@ -1,66 +1,89 @@
 """Which run of layers each stage of a pipeline gets: `balance`."""
 
-from collections.abc import Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.model import Layer
-
-Ints = NDArray[np.int64]
 
 
 def balance(layers: Sequence[Layer], job: Job, cluster: Cluster) -> list[int]:
     """Cut the layers into runs, so that each fits its accelerators if that can be, the slowest is as quick as can be,
     the fullest as empty, and least goes on beside the outputs at the cuts; which run each layer is in.
 
-    Dynamic programming over cuts, O(runs * layers^2).
+    The limits of time and tiles by bisection, since taking as many layers as they allow, run by run, needs the fewest
+    runs; the cuts by dynamic programming over runs that keep to them.
     """
     chip, parallel = cluster.accelerator, job.parallel
     runs, count = parallel.pipeline * parallel.virtual_stages, len(layers)
-    seconds = np.array([_seconds(layer, i, job, cluster) for i, layer in enumerate(layers)])
-    tiles = np.array([_tiles(layer, job, cluster) for layer in layers], np.int64)
-    before = np.concatenate(([0.0], np.cumsum(seconds))), np.concatenate(([0], np.cumsum(tiles)))
-    # load[i, j]: of layers i to j - 1; rounded, so that equal loads compare equal whatever the order of their sum
-    time = np.rint((before[0][None, :] - before[0][:, None]) * 1e15).astype(np.int64)
-    fill = before[1][None, :] - before[1][:, None]
-    room = chip.tiles // parallel.virtual_stages
-    excess = np.maximum(fill - room, 0)
-    empty = np.tri(count + 1, dtype=bool)  # runs have at least one layer
-    carried = np.array([0, *(layer.carried for layer in layers)], np.int64)
-    carried[count] = 0
-    cuts: list[Ints] = []
-    worst = [np.where(np.arange(count + 1) == 0, 0, _FAR) for _ in range(3)]
-    beside = worst[0].copy()
+    # whole femtoseconds, so that equal loads compare equal whatever the order of their sum
+    seconds = [round(_seconds(layer, i, job, cluster) * 1e15) for i, layer in enumerate(layers)]
+    time = [0, *accumulate(seconds)]
+    fill = [0, *accumulate(_tiles(layer, job, cluster) for layer in layers)]
+    fullest = max(_least(fill[-1], lambda most: _runs([(fill, most)]) <= runs), chip.tiles // parallel.virtual_stages)
+    slowest = _least(time[-1], lambda most: _runs([(fill, fullest), (time, most)]) <= runs)
+    fullest = _least(fullest, lambda most: _runs([(fill, most), (time, slowest)]) <= runs)
+    limits = [(fill, fullest), (time, slowest)]
+    stop_of = np.array([_stop(limits, i) for i in range(count)])
+    widest = int((stop_of - np.arange(count)).max())
+    beside = np.array([0, *(layer.carried for layer in layers[:-1]), 0], np.int64)
+    least = np.where(np.arange(count + 1) == 0, 0, _FAR)
+    cuts = []
     for _ in range(runs):
-        keys = [np.maximum(w[:, None], load) for w, load in zip(worst, (excess, time, fill), strict=True)]
-        keys.append(beside[:, None] + carried[None, :])
-        keys = [np.where(empty, _FAR, key) for key in keys]
-        best = _first_smallest(keys)
-        cuts.append(best)
-        at = np.arange(count + 1)
-        *worst, beside = (key[best, at] for key in keys)
+        best, start = np.full(count + 1, _FAR), np.zeros(count + 1, np.int64)
+        for width in range(widest, 0, -1):  # of equal ones the earliest cut
+            j = np.arange(width, count + 1)
+            legal = stop_of[j - width] >= j
+            total = np.where(legal, least[j - width] + beside[j], _FAR)
+            better = total < best[j]
+            best[j], start[j] = np.where(better, total, best[j]), np.where(better, j - width, start[j])
+        least = np.minimum(best, _FAR)
+        cuts.append(start)
     owner, stop = [0] * count, count
     for k in range(runs - 1, -1, -1):
-        start = int(cuts[k][stop])
-        owner[start:stop] = [k] * (stop - start)
-        stop = start
+        first = int(cuts[k][stop])
+        owner[first:stop] = [k] * (stop - first)
+        stop = first
     return owner
 
 
 _FAR = np.iinfo(np.int64).max // 4
 
+Limits = Sequence[tuple[Sequence[int], int]]
+"""Loads of all layers before each, and the most that a run may have."""
 
-def _first_smallest(keys: Sequence[Ints]) -> Ints:
-    """Of each column, the first row whose keys, compared one after the other, are the smallest."""
-    left = np.ones(keys[0].shape, bool)
-    for key in keys:
-        masked = np.where(left, key, _FAR + 1)
-        left &= masked == masked.min(axis=0)
-    first: Ints = left.argmax(axis=0).astype(np.int64)
-    return first
+
+def _stop(limits: Limits, start: int) -> int:
+    """Where the longest run from `start` on ends that keeps to the limits; `start` where not even its layer does."""
+    return min(bisect_right(before, before[start] + most) - 1 for before, most in limits)
+
+
+def _runs(limits: Limits) -> float:
+    """The fewest runs that keep to the limits; infinitely many where a layer does not."""
+    count, at, end = 0, 0, len(limits[0][0]) - 1
+    while at < end:
+        stop = _stop(limits, at)
+        if stop == at:
+            return math.inf
+        count, at = count + 1, stop
+    return count
+
+
+def _least(enough: int, holds: Callable[[int], bool]) -> int:
+    """The least number for which something holds that holds for `enough` and for all above the least."""
+    low, high = 0, enough
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
 
 
 def _tiles(layer: Layer, job: Job, cluster: Cluster) -> int:
