@@ -29,7 +29,7 @@ def deliver(draft: Draft, payload: Passed, source: LayerPlan, target: LayerPlan,
         gather(draft, payload, value_of, have, replica, microbatch, stage=source.stage, among=source.holders)
         have = tuple(None if span is None else (0, value_of.outputs) for span in have)
     for rank, span in enumerate(need):
-        if span is not None:
+        if span is not None and rank in draft.written:
             _send(draft, payload, value_of.layer, microbatch, span, (replica, source.stage, have), target.stage, rank)
 
 

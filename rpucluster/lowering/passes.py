@@ -29,7 +29,7 @@ def backward_run(draft: Draft, layers: Sequence[LayerPlan], replica: int, microb
             deliver(draft, "error", draft.plan.layers[layer.layer + 1], layer, replica, microbatch)
             _derivative(draft, layer, replica, microbatch)
         if layer.layer > 0:
-            for rank in layer.holders:
+            for rank in draft.ranks(layer):
                 _read(draft, "backward", layer, rank, draft.at(replica, layer, rank), microbatch)
             if layer.sums_backward:
                 all_reduce(draft, "partial_error", layer, replica, microbatch)
@@ -64,12 +64,12 @@ def digital(
 
 
 def _forward_layer(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         _read(draft, "forward", layer, rank, draft.at(replica, layer, rank), microbatch)
     if layer.sums_forward:
         all_reduce(draft, "partial_output", layer, replica, microbatch)
     model = draft.job.network.layers[layer.layer]
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         per_output = (model.activation != "identity") + (model.bias == "digital")
         digital(
@@ -90,7 +90,7 @@ def _loss(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None
     whole: tuple[Range | None, ...] = tuple((0, layer.outputs) if b else None for b in layer.blocks)
     if not covers(layer.gives, whole):
         gather(draft, "activation", layer, layer.gives, replica, microbatch, stage=layer.stage, among=layer.holders)
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,
@@ -106,7 +106,7 @@ def _loss(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None
 
 def _derivative(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
     model = draft.job.network.layers[layer.layer]
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,

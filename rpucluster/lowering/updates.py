@@ -14,13 +14,14 @@ def update(draft: Draft, layers: Sequence[LayerPlan], microbatch: int = WHOLE_MI
     """Update the shards of a run of layers by a microbatch, or by all, on every replica, the last layer first."""
     microbatches = range(draft.microbatches) if microbatch == WHOLE_MINIBATCH else [microbatch]
     for layer in reversed(layers):
-        for rank in layer.holders:
+        for rank in draft.ranks(layer):
             members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
-            waits = {member: _makers(draft, layer, member, microbatches) for member in members}
+            written = members[: len(draft.written_replicas)]
+            waits = {member: _makers(draft, layer, member, microbatches) for member in written}
             if len(members) > 1 and draft.job.parallel.data_sync != "average":
                 shared = _exchange(draft, layer, rank, members, microbatch, waits)
-                waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in members}
-            for member in members:
+                waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in written}
+            for member in written:
                 _update(draft, layer, rank, member, microbatch, waits[member])
 
 
@@ -30,7 +31,7 @@ def accumulate(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbat
     A multiplication and an addition per cell and sample, and an addition per digital bias.
     """
     for layer in reversed(layers):
-        for rank in layer.holders:
+        for rank in draft.ranks(layer):
             accelerator, block = draft.at(replica, layer, rank), block_of(layer, rank)
             place = ("gradient", layer.layer, WHOLE_MINIBATCH, accelerator)
             delta = ("delta", layer.layer, microbatch, accelerator)
@@ -50,6 +51,7 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
     """Read a shard's weights out on all replicas, average them and program them back."""
     block = block_of(layer, rank)
     members = tuple(draft.at(replica, layer, rank) for replica in draft.replicas)
+    written = members[: len(draft.written_replicas)]
     tallest = min(draft.plan.tile_rows, length(block.rows))
 
     def rewrite(kind: Literal["read_out", "program"], accelerator: int, deps: tuple[int, ...]) -> int:
@@ -67,7 +69,7 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
             )
         )
 
-    read = tuple(rewrite("read_out", member, ()) for member in members)
+    read = tuple(rewrite("read_out", member, ()) for member in written)
     reduced = draft.add(
         Collective(
             id=draft.next_id,
@@ -81,7 +83,7 @@ def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
             deps=read,
         )
     )
-    for member in members:
+    for member in written:
         rewrite("program", member, (reduced,))
 
 
