@@ -1,6 +1,6 @@
 """A program under construction: its operations so far, and which operation made each value."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from rpucluster.job import Job
@@ -13,13 +13,26 @@ Value = tuple[str, int, int, int]  # name, layer, microbatch, accelerator
 
 
 class Draft:
-    """The operations of a program so far; `microbatches` of `samples` pass each of the `replicas`."""
+    """The operations of a program so far; `microbatches` of `samples` pass each of the `replicas`.
+
+    `written` are the tensor ranks whose operations it has, of the first replica alone; None: all, of all replicas.
+    """
 
     def __init__(
-        self, plan: Plan, job: Job, purpose: Purpose, microbatches: int, samples: int, replicas: Sequence[int]
+        self,
+        plan: Plan,
+        job: Job,
+        purpose: Purpose,
+        microbatches: int,
+        samples: int,
+        replicas: Sequence[int],
+        written: Collection[int] | None = None,
     ) -> None:
         self.plan, self.job, self.purpose = plan, job, purpose
         self.microbatches, self.samples, self.replicas = microbatches, samples, replicas
+        self.passed: Sequence[int] = range(microbatches)  # those whose operations there are
+        self.written = range(plan.tensor) if written is None else written
+        self.written_replicas = replicas if written is None else replicas[:1]
         self.ops: list[Op] = []
         self.maker: dict[Value, int] = {}
         self.touched: dict[tuple[int, int], list[int]] = {}  # (layer, accelerator) -> its reads since its last update
@@ -41,6 +54,10 @@ class Draft:
     def at(self, replica: int, layer: LayerPlan, rank: int) -> int:
         """The accelerator of a tensor rank of a layer."""
         return self.plan.accelerator(replica, layer.stage, rank)
+
+    def ranks(self, layer: LayerPlan) -> tuple[int, ...]:
+        """The tensor ranks that hold tiles of a layer and whose operations are written."""
+        return tuple(rank for rank in layer.holders if rank in self.written)
 
     def passing(self, layer: LayerPlan, samples: int) -> int:
         """Vectors of so many samples of a replica through each array of a layer; experts work for several replicas."""

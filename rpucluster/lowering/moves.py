@@ -29,7 +29,7 @@ def deliver(draft: Draft, payload: Passed, source: LayerPlan, target: LayerPlan,
         gather(draft, payload, value_of, have, replica, microbatch, stage=source.stage, among=source.holders)
         have = tuple(None if span is None else (0, value_of.outputs) for span in have)
     for rank, span in enumerate(need):
-        if span is not None:
+        if span is not None and rank in draft.written:
             _send(draft, payload, value_of.layer, microbatch, span, (replica, source.stage, have), target.stage, rank)
 
 
@@ -96,16 +96,18 @@ def all_reduce(
 def to_experts(
     draft: Draft,
     layer: LayerPlan,
-    replicas: Sequence[int],
+    replica: int,
     microbatch: int,
     value: Literal["prepared", "out", "delta", "error"],
 ) -> None:
-    """Exchange vectors between the replicas that share experts: to these, or back from these, forward or backward."""
+    """Exchange vectors between the replicas that share experts, of which `replica` is the first: to these, or back from
+    these, forward or backward."""
     shape = layer.shape
+    replicas = range(replica, replica + draft.plan.expert)
     out = value in ("prepared", "error")  # before the arrays; else behind them
     of = layer.layer - 1 if value == "error" else layer.layer
-    for rank in layer.holders:
-        members = tuple(draft.at(replica, layer, rank) for replica in replicas)
+    for rank in draft.ranks(layer):
+        members = tuple(draft.at(each, layer, rank) for each in replicas)
         made = draft.made(*((value, of, microbatch, member) for member in members))
         op = draft.add(
             Collective(

@@ -20,15 +20,15 @@ def forward_run(draft: Draft, layers: Sequence[LayerPlan], replicas: Sequence[in
             if layer.layer > 0:
                 deliver(draft, "activation", draft.plan.layers[layer.layer - 1], layer, replica, microbatch)
             _prepare(draft, layer, replica, microbatch)
-        if layer.shape.dispatch and len(replicas) > 1:
-            to_experts(draft, layer, replicas, microbatch, "prepared")
+        if layer.shape.dispatch and draft.plan.expert > 1:
+            to_experts(draft, layer, replicas[0], microbatch, "prepared")
         for replica in replicas:
-            for rank in layer.holders:
+            for rank in draft.ranks(layer):
                 _read(draft, "forward", layer, rank, draft.at(replica, layer, rank), microbatch)
             if layer.sums_forward:
                 all_reduce(draft, "partial_output", layer, replica, microbatch)
-        if layer.shape.collect and len(replicas) > 1:
-            to_experts(draft, layer, replicas, microbatch, "out")
+        if layer.shape.collect and draft.plan.expert > 1:
+            to_experts(draft, layer, replicas[0], microbatch, "out")
         for replica in replicas:
             _activation(draft, layer, replica, microbatch)
             if layer.layer == len(draft.plan.layers) - 1:
@@ -42,17 +42,17 @@ def backward_run(draft: Draft, layers: Sequence[LayerPlan], replicas: Sequence[i
             for replica in replicas:
                 deliver(draft, "error", draft.plan.layers[layer.layer + 1], layer, replica, microbatch)
                 _derivative(draft, layer, replica, microbatch)
-        if layer.shape.collect and len(replicas) > 1:
-            to_experts(draft, layer, replicas, microbatch, "delta")
+        if layer.shape.collect and draft.plan.expert > 1:
+            to_experts(draft, layer, replicas[0], microbatch, "delta")
         if layer.layer == 0 and not layer.shape.embedding:
             continue
         for replica in replicas:
-            for rank in layer.holders:
+            for rank in draft.ranks(layer):
                 _read(draft, "backward", layer, rank, draft.at(replica, layer, rank), microbatch)
             if layer.sums_backward:
                 all_reduce(draft, "partial_error", layer, replica, microbatch)
-        if layer.shape.dispatch and len(replicas) > 1:
-            to_experts(draft, layer, replicas, microbatch, "error")
+        if layer.shape.dispatch and draft.plan.expert > 1:
+            to_experts(draft, layer, replicas[0], microbatch, "error")
         for replica in replicas:
             _prepare_back(draft, layer, replica, microbatch)
 
@@ -92,7 +92,7 @@ def _prepare(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> N
     """What comes before the arrays; each rank prepares what it needs."""
     if not layer.shape.prepare_operations:
         return
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,
@@ -110,7 +110,7 @@ def _prepare(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> N
 def _prepare_back(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
     if not layer.shape.prepare_back_operations:
         return
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,
@@ -134,7 +134,7 @@ def _activation(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -
     shape = layer.shape
     # a recurrent layer does this vector by vector, in its reads
     operations = 0 if shape.recurrent else shape.operations + 2 * shape.digital_macs
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,
@@ -163,7 +163,7 @@ def _loss(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None
         _join_softmax(draft, layer, replica, microbatch)
     elif not covers(layer.gives, whole):
         gather(draft, "activation", layer, layer.gives, replica, microbatch, stage=layer.stage, among=layer.holders)
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         scored = length(layer.gives[rank]) if apart else layer.outputs
         digital(
@@ -203,7 +203,7 @@ def _join_softmax(draft: Draft, layer: LayerPlan, replica: int, microbatch: int)
 def _derivative(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
     shape = layer.shape
     operations = 0 if shape.recurrent else shape.back_operations + 4 * shape.digital_macs
-    for rank in layer.holders:
+    for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,

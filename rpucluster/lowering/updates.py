@@ -12,24 +12,27 @@ from rpucluster.program import Collective, Lines, Rewrite, Update
 
 def update(draft: Draft, layers: Sequence[LayerPlan], microbatch: int = WHOLE_MINIBATCH) -> None:
     """Update the shards of a run of layers by a microbatch, or by all, on every replica, the last layer first."""
-    microbatches = range(draft.microbatches) if microbatch == WHOLE_MINIBATCH else [microbatch]
+    microbatches = draft.passed if microbatch == WHOLE_MINIBATCH else [microbatch]
     for layer in reversed(layers):
-        for rank in layer.holders:
-            for replicas in _alike(draft, layer):
+        for rank in draft.ranks(layer):
+            for replicas, written in _alike(draft, layer):
                 members = tuple(draft.at(replica, layer, rank) for replica in replicas)
-                waits = {member: _makers(draft, layer, member, microbatches) for member in members}
+                waits = {member: _makers(draft, layer, member, microbatches) for member in members[:written]}
                 if len(members) > 1 and draft.job.parallel.data_sync != "average":
                     shared = _exchange(draft, layer, rank, members, microbatch, waits)
-                    waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in members}
-                for member in members:
+                    waits = {member: (shared, *draft.touched[(layer.layer, member)]) for member in waits}
+                for member in waits:
                     _update(draft, layer, rank, member, microbatch, waits[member])
 
 
-def _alike(draft: Draft, layer: LayerPlan) -> Sequence[Sequence[int]]:
-    """The replicas that hold the same weights of a layer: all, or of experts those with the same share."""
+def _alike(draft: Draft, layer: LayerPlan) -> Sequence[tuple[Sequence[int], int]]:
+    """The replicas that hold the same weights of a layer, all or of experts those with the same share, as far as the
+    operations of any are written, and of how many they are."""
+    written = len(draft.written_replicas)
     if layer.shape.routed is None or draft.plan.expert == 1:
-        return [draft.replicas]
-    return [draft.replicas[part :: draft.plan.expert] for part in range(draft.plan.expert)]
+        return [(draft.replicas, written)]
+    parts = min(draft.plan.expert, written)
+    return [(draft.replicas[part :: draft.plan.expert], -(-written // draft.plan.expert)) for part in range(parts)]
 
 
 def accumulate(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbatch: int) -> None:
@@ -38,7 +41,7 @@ def accumulate(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbat
     A multiplication and an addition per cell and vector, and an addition per digital bias.
     """
     for layer in reversed(layers):
-        for rank in layer.holders:
+        for rank in draft.ranks(layer):
             accelerator, block = draft.at(replica, layer, rank), block_of(layer, rank)
             place = ("gradient", layer.layer, WHOLE_MINIBATCH, accelerator)
             delta = ("delta", layer.layer, microbatch, accelerator)
@@ -57,11 +60,11 @@ def accumulate(draft: Draft, layers: Sequence[LayerPlan], replica: int, microbat
 
 def average_shard(draft: Draft, layer: LayerPlan, rank: int) -> None:
     """Read a shard's weights out on all replicas, average them and program them back."""
-    for replicas in _alike(draft, layer):
-        _average(draft, layer, rank, tuple(draft.at(replica, layer, rank) for replica in replicas))
+    for replicas, written in _alike(draft, layer):
+        _average(draft, layer, rank, tuple(draft.at(replica, layer, rank) for replica in replicas), written)
 
 
-def _average(draft: Draft, layer: LayerPlan, rank: int, members: tuple[int, ...]) -> None:
+def _average(draft: Draft, layer: LayerPlan, rank: int, members: tuple[int, ...], written: int) -> None:
     block = block_of(layer, rank)
     tallest = min(draft.plan.tile_rows, length(block.rows))
 
@@ -80,7 +83,7 @@ def _average(draft: Draft, layer: LayerPlan, rank: int, members: tuple[int, ...]
             )
         )
 
-    read = tuple(rewrite("read_out", member, ()) for member in members)
+    read = tuple(rewrite("read_out", member, ()) for member in members[:written])
     reduced = draft.add(
         Collective(
             id=draft.next_id,
@@ -94,7 +97,7 @@ def _average(draft: Draft, layer: LayerPlan, rank: int, members: tuple[int, ...]
             deps=read,
         )
     )
-    for member in members:
+    for member in members[:written]:
         rewrite("program", member, (reduced,))
 
 
