@@ -1,0 +1,155 @@
+"""A training step as a pattern: the operations of each turn once, and what they follow: `score_of`.
+
+The turns of a schedule repeat with every microbatch.  Two microbatches are lowered, by the functions that lower every
+program: the second shows what a turn takes from the turns of the same microbatch and what from the last turn before it
+(new weights, a gradient that is added up), the flush what it takes from every microbatch.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from rpucluster.job import Job
+from rpucluster.lowering.draft import Draft
+from rpucluster.lowering.passes import backward_run, forward_run
+from rpucluster.lowering.updates import accumulate, update
+from rpucluster.plan import Plan
+from rpucluster.program import Op, Read, Update
+from rpucluster.timeline.order import COUNTS
+
+SAME, LATEST, EVERY = range(3)
+"""Which turn a dependency goes to: that of the same microbatch, the last one before, or those of all microbatches."""
+FLUSH: Final = ("flush", 0, 0)
+Key = tuple[str, int, int]  # action, stage, chunk
+
+
+class Edge(NamedTuple):
+    """What an operation of a turn follows: an operation of another, by position in its turn."""
+
+    key: Key
+    position: int
+    which: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The operations of one turn, and what each follows."""
+
+    ops: tuple[Op, ...]
+    edges: tuple[tuple[Edge, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A training step as parts that repeat with each microbatch, and the flush (if there is one)."""
+
+    parts: dict[Key, Part]
+    microbatches: int
+    vectors: int
+    """Samples of a microbatch."""
+
+
+def score_of(plan: Plan, job: Job, written: Collection[int] | None = None) -> Score:
+    """Write down one turn of each kind of the step that `lower` writes for the same arguments.
+
+    What is left out: dependencies of an update on all but the last read of its shard, which the order of the shard's
+    own operations implies.
+    """
+    recorder = _Recorder(plan, job, written)
+    runs = [
+        (s, k, plan.chunk_layers(s, k)) for k in range(plan.virtual_stages) for s in range(plan.pipeline)
+    ]  # fmt: skip
+    draft = recorder.draft
+    for m in draft.passed:
+        for s, k, layers in runs:
+            recorder.turn("forward", s, k, m, lambda r, layers=layers, m=m: forward_run(draft, layers, r, m))
+        for s, k, layers in reversed(runs):
+            recorder.turn("backward", s, k, m, lambda r, layers=layers, m=m: _backward(draft, layers, r, m))
+            if job.parallel.schedule == "async":
+                recorder.once(("update", s, k), m, lambda layers=layers, m=m: update(draft, layers, m))
+    if job.parallel.schedule != "async":
+        recorder.once(FLUSH, 0, lambda: update(draft, plan.layers))
+    return recorder.score()
+
+
+def _backward(draft: Draft, layers: tuple, replica: int, microbatch: int) -> None:  # type: ignore[type-arg]
+    backward_run(draft, layers, replica, microbatch)
+    if draft.job.parallel.data_sync == "gradient":
+        accumulate(draft, layers, replica, microbatch)
+
+
+class _Recorder:
+    """Lowers turns and remembers which operations belong to which."""
+
+    def __init__(self, plan: Plan, job: Job, written: Collection[int] | None) -> None:
+        self.microbatches = job.train.minibatch // job.train.microbatch
+        self.draft = Draft(
+            plan, job, "train", self.microbatches, job.train.microbatch, range(plan.data), written
+        )  # fmt: skip
+        self.draft.passed = range(min(2, self.microbatches))
+        self.turns: dict[tuple[Key, int], tuple[int, int]] = {}
+        self.owner: list[tuple[Key, int]] = []
+
+    def once(self, key: Key, microbatch: int, write: Callable[[], None]) -> None:
+        """What `write` adds is the turn of this key and microbatch."""
+        first = self.draft.next_id
+        write()
+        self.turns[key, microbatch] = first, self.draft.next_id
+        self.owner += [(key, microbatch)] * (self.draft.next_id - first)
+
+    def turn(self, action: str, stage: int, chunk: int, microbatch: int, write: Callable[[int], None]) -> None:
+        """The same, of all replicas that are written."""
+        self.once((action, stage, chunk), microbatch, lambda: [write(r) for r in self.draft.written_replicas] and None)
+
+    def score(self) -> Score:
+        """The pattern.  Raises `ValueError` where the two microbatches do not repeat one another."""
+        last = len(self.draft.passed) - 1
+        parts = {}
+        for key in dict.fromkeys(key for key, _ in self.turns):
+            microbatch = 0 if key == FLUSH else last
+            part = self._part(key, microbatch)
+            if microbatch and _counted(part.ops) != _counted(self._ops(key, 0)):
+                raise ValueError(f"turns {key} of two microbatches differ")
+            parts[key] = part
+        return Score(parts=parts, microbatches=self.microbatches, vectors=self.draft.vectors)
+
+    def _ops(self, key: Key, microbatch: int) -> tuple[Op, ...]:
+        return tuple(self.draft.ops[slice(*self.turns[key, microbatch])])
+
+    def _part(self, key: Key, microbatch: int) -> Part:
+        ops = self._ops(key, microbatch)
+        return Part(ops=ops, edges=tuple(tuple(self._edges(op, key, microbatch)) for op in ops))
+
+    def _edges(self, op: Op, key: Key, microbatch: int) -> list[Edge]:
+        first = len(self.draft.passed) > 1
+        found: dict[Edge, None] = {}
+        seen: dict[tuple[Key, int], set[int]] = {}
+        for dep in op.deps:
+            owner, of = self.owner[dep]
+            position = dep - self.turns[owner, of][0]
+            if owner == key and of == microbatch:
+                found[Edge(owner, position, SAME)] = None
+            elif key[0] in ("update", "flush") and isinstance(self.draft.ops[dep], Read):
+                # the reads of a shard follow one another, so the last one stands for all
+                if not (isinstance(op, Update) and _same_arrays(op, self.draft.ops[dep])):
+                    found[Edge(owner, position, LATEST)] = None
+                    if key != FLUSH:
+                        found[Edge(owner, position, SAME)] = None
+            elif key != FLUSH:
+                found[Edge(owner, position, SAME if of == microbatch else LATEST)] = None
+            else:
+                seen.setdefault((owner, position), set()).add(of)
+        for (owner, position), of_both in seen.items():
+            if first and 1 not in of_both:
+                raise ValueError(f"{op.label} takes something from the first microbatch alone")
+            every = len(of_both) == len(self.draft.passed)
+            found[Edge(owner, position, EVERY if every else LATEST)] = None
+        return list(found)
+
+
+def _same_arrays(one: Op, other: Op) -> bool:
+    return one.layer == other.layer and one.accelerators == other.accelerators
+
+
+def _counted(ops: tuple[Op, ...]) -> list[object]:
+    return [(type(op), COUNTS[type(op)](op)) for op in ops]
