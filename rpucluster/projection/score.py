@@ -5,7 +5,7 @@ program: the second shows what a turn takes from the turns of the same microbatc
 (new weights, a gradient that is added up), the flush what it takes from every microbatch.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -56,50 +56,43 @@ def score_of(plan: Plan, job: Job, written: Collection[int] | None = None) -> Sc
     own operations implies.
     """
     recorder = _Recorder(plan, job, written)
-    runs = [
-        (s, k, plan.chunk_layers(s, k)) for k in range(plan.virtual_stages) for s in range(plan.pipeline)
-    ]  # fmt: skip
     draft = recorder.draft
+    runs = [(s, k, plan.chunk_layers(s, k)) for k in range(plan.virtual_stages) for s in range(plan.pipeline)]
     for m in draft.passed:
-        for s, k, layers in runs:
-            recorder.turn("forward", s, k, m, lambda r, layers=layers, m=m: forward_run(draft, layers, r, m))
-        for s, k, layers in reversed(runs):
-            recorder.turn("backward", s, k, m, lambda r, layers=layers, m=m: _backward(draft, layers, r, m))
+        for stage, chunk, layers in runs:
+            for replica in draft.written_replicas:
+                forward_run(draft, layers, replica, m)
+            recorder.ends(("forward", stage, chunk), m)
+        for stage, chunk, layers in reversed(runs):
+            for replica in draft.written_replicas:
+                backward_run(draft, layers, replica, m)
+                if job.parallel.data_sync == "gradient":
+                    accumulate(draft, layers, replica, m)
+            recorder.ends(("backward", stage, chunk), m)
             if job.parallel.schedule == "async":
-                recorder.once(("update", s, k), m, lambda layers=layers, m=m: update(draft, layers, m))
+                update(draft, layers, m)
+                recorder.ends(("update", stage, chunk), m)
     if job.parallel.schedule != "async":
-        recorder.once(FLUSH, 0, lambda: update(draft, plan.layers))
+        update(draft, plan.layers)
+        recorder.ends(FLUSH, 0)
     return recorder.score()
 
 
-def _backward(draft: Draft, layers: tuple, replica: int, microbatch: int) -> None:  # type: ignore[type-arg]
-    backward_run(draft, layers, replica, microbatch)
-    if draft.job.parallel.data_sync == "gradient":
-        accumulate(draft, layers, replica, microbatch)
-
-
 class _Recorder:
-    """Lowers turns and remembers which operations belong to which."""
+    """Remembers which of the operations that are lowered belong to which turn."""
 
     def __init__(self, plan: Plan, job: Job, written: Collection[int] | None) -> None:
-        self.microbatches = job.train.minibatch // job.train.microbatch
-        self.draft = Draft(
-            plan, job, "train", self.microbatches, job.train.microbatch, range(plan.data), written
-        )  # fmt: skip
-        self.draft.passed = range(min(2, self.microbatches))
+        size, count = job.train.microbatch, job.train.minibatch // job.train.microbatch
+        self.draft = Draft(plan, job, "train", count, size, range(plan.data), written)
+        self.draft.passed = range(min(2, count))
         self.turns: dict[tuple[Key, int], tuple[int, int]] = {}
         self.owner: list[tuple[Key, int]] = []
 
-    def once(self, key: Key, microbatch: int, write: Callable[[], None]) -> None:
-        """What `write` adds is the turn of this key and microbatch."""
-        first = self.draft.next_id
-        write()
-        self.turns[key, microbatch] = first, self.draft.next_id
-        self.owner += [(key, microbatch)] * (self.draft.next_id - first)
-
-    def turn(self, action: str, stage: int, chunk: int, microbatch: int, write: Callable[[int], None]) -> None:
-        """The same, of all replicas that are written."""
-        self.once((action, stage, chunk), microbatch, lambda: [write(r) for r in self.draft.written_replicas] and None)
+    def ends(self, key: Key, microbatch: int) -> None:
+        """What has been lowered since the turn before is the turn of this key and microbatch."""
+        first, last = len(self.owner), self.draft.next_id
+        self.turns[key, microbatch] = first, last
+        self.owner += [(key, microbatch)] * (last - first)
 
     def score(self) -> Score:
         """The pattern.  Raises `ValueError` where the two microbatches do not repeat one another."""
@@ -111,7 +104,7 @@ class _Recorder:
             if microbatch and _counted(part.ops) != _counted(self._ops(key, 0)):
                 raise ValueError(f"turns {key} of two microbatches differ")
             parts[key] = part
-        return Score(parts=parts, microbatches=self.microbatches, vectors=self.draft.vectors)
+        return Score(parts=parts, microbatches=self.draft.microbatches, vectors=self.draft.vectors)
 
     def _ops(self, key: Key, microbatch: int) -> tuple[Op, ...]:
         return tuple(self.draft.ops[slice(*self.turns[key, microbatch])])
@@ -121,7 +114,7 @@ class _Recorder:
         return Part(ops=ops, edges=tuple(tuple(self._edges(op, key, microbatch)) for op in ops))
 
     def _edges(self, op: Op, key: Key, microbatch: int) -> list[Edge]:
-        first = len(self.draft.passed) > 1
+        last = len(self.draft.passed) - 1
         found: dict[Edge, None] = {}
         seen: dict[tuple[Key, int], set[int]] = {}
         for dep in op.deps:
@@ -140,7 +133,7 @@ class _Recorder:
             else:
                 seen.setdefault((owner, position), set()).add(of)
         for (owner, position), of_both in seen.items():
-            if first and 1 not in of_both:
+            if last not in of_both:
                 raise ValueError(f"{op.label} takes something from the first microbatch alone")
             every = len(of_both) == len(self.draft.passed)
             found[Edge(owner, position, EVERY if every else LATEST)] = None

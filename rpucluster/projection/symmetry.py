@@ -56,12 +56,10 @@ def symmetry_of(plan: Plan, job: Job, cluster: Cluster) -> Symmetry:
             by_shape[shapes].append(rank)
     # a rank that takes from another rank of the stage before is not alone with itself
     if not all(_from_itself(*pair) for pair in pairwise(plan.layers) if pair[0].stage != pair[1].stage):
-        by_shape = {(rank,): [rank] for ranks in by_shape.values() for rank in ranks}  # type: ignore[assignment]
+        by_shape = {(rank,): [rank] for ranks in by_shape.values() for rank in ranks}
     classes = tuple(sorted(tuple(ranks) for ranks in by_shape.values()))
     copied = {
-        axis
-        for axis, more in (("tensor", any(len(ranks) > 1 for ranks in classes)), ("data", plan.data > 1))
-        if more
+        axis for axis, more in (("tensor", any(len(ranks) > 1 for ranks in classes)), ("data", plan.data > 1)) if more
     }
     why_not = None
     if copied:
