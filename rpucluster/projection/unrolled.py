@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rpucluster.program import Collective, Digital, Op, Read, Send
+from rpucluster.program import Collective, Digital, Op, Program, Read, Send
 from rpucluster.projection.score import EVERY, FLUSH, LATEST, SAME, Score
 from rpucluster.schedule import Turn
-from rpucluster.timeline.order import ARRAYS, COUNTS, DEPENDS, DIGITAL, STREAMS, TRANSFER, TURN, Order
+from rpucluster.timeline.order import ARRAYS, COUNTS, DEPENDS, DIGITAL, STREAMS, TRANSFER, TURN, Order, arrange
 
 Ints = NDArray[np.int64]
 
@@ -21,6 +21,8 @@ class Unrolled:
     """The operations of all parts."""
     of: NDArray[np.int32]
     """Which of these each operation repeats, in the order of the program."""
+    price: NDArray[np.int32]
+    """Which of `examples` each of the pattern costs as much as."""
     order: Order
     examples: tuple[Op, ...]
     """One operation of each price."""
@@ -73,10 +75,25 @@ def unroll(score: Score, turns: list[Turn]) -> Unrolled:
     return Unrolled(
         pattern=pattern.ops,
         of=of,
+        price=pattern.price,
         order=order,
         examples=tuple(pattern.examples),
         accelerators=pattern.accelerators,
         held=pattern.held,
+    )
+
+
+def as_columns(program: Program) -> Unrolled:
+    """A program as it stands, in which nothing repeats."""
+    arranged = arrange(program)
+    return Unrolled(
+        pattern=program.ops,
+        of=np.arange(len(program), dtype=np.int32),
+        price=arranged.order.price,
+        order=arranged.order,
+        examples=arranged.examples,
+        accelerators=program.accelerators,
+        held=arranged.held,
     )
 
 
