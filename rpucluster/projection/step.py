@@ -11,7 +11,7 @@ from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
-from rpucluster.program import Collective, Program, Send
+from rpucluster.program import Collective, Send
 from rpucluster.projection.score import score_of
 from rpucluster.projection.summary import Moments, Sums, summed_up
 from rpucluster.projection.symmetry import Symmetry, symmetry_of
@@ -31,7 +31,7 @@ class Estimate:
     plan: Plan
     step: Sums
     average: Sums | None
-    """Of one averaging of the replicas, where there are any."""
+    """Of one averaging of the replicas, where they do that."""
     why_not_exact: str | None
 
     @property
@@ -39,49 +39,70 @@ class Estimate:
         """Whether a replay of the operations of all accelerators finds the same."""
         return self.why_not_exact is None
 
+    def seconds(self, steps: int, averages: int) -> float:
+        """Modelled time of that many steps and averagings, one after the other."""
+        return steps * self.step.modelled_s + averages * (self.average.modelled_s if self.average else 0.0)
+
+    def joules(self, steps: int, averages: int) -> float:
+        """Modelled energy of that many steps and averagings."""
+        return steps * self.step.all_J + averages * (self.average.all_J if self.average else 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job as planned and lowered for representatives, ready to be timed on clusters whose links differ in speed."""
+
+    plan: Plan
+    symmetry: Symmetry | None
+    """None where all accelerators are there."""
+    step: Unrolled
+    average: Unrolled | None
+
+    def on(self, cluster: Cluster) -> Estimate:
+        """Time it."""
+        return Estimate(
+            plan=self.plan,
+            step=_timed(self.step, self.plan, cluster, self.symmetry),
+            average=None if self.average is None else _timed(self.average, self.plan, cluster, self.symmetry),
+            why_not_exact=None if self.symmetry is None else self.symmetry.why_not,
+        )
+
+
+def prepare(job: Job, cluster: Cluster, plan: Plan | None = None) -> Prepared:
+    """Plan a job, if there is no plan yet, and lower it for representatives; whole, where that is needed and small.
+
+    Raises what `partition` and `check_buffers` raise.
+    """
+    plan = partition(job, cluster) if plan is None else plan
+    symmetry: Symmetry | None = symmetry_of(plan, job, cluster)
+    assert symmetry is not None
+    score = score_of(plan, job, symmetry.written)
+    turns = interleave(job.parallel.schedule, plan.pipeline, score.microbatches, plan.virtual_stages)
+    step = unroll(score, turns)
+    if not symmetry.exact and len(step.of) * symmetry.copies <= FULL_OPERATIONS:
+        symmetry = None
+        step = as_columns(lower(plan, job))
+    written = None if symmetry is None else symmetry.written
+    if cluster.accelerator.buffer is not None:
+        check_buffers(buffer_uses(lower(plan, job, written=written), plan, job), cluster)
+    averaging = plan.data > 1 and job.parallel.data_sync == "average"
+    average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
+    return Prepared(plan=plan, symmetry=symmetry, step=step, average=average)
+
 
 def estimate(job: Job, cluster: Cluster, plan: Plan | None = None) -> Estimate:
     """Plan a job, if there is no plan yet, and time one step on representative accelerators.
 
     Raises what `partition` and `check_buffers` raise.
     """
-    plan = partition(job, cluster) if plan is None else plan
-    symmetry = symmetry_of(plan, job, cluster)
-    averaging = plan.data > 1 and job.parallel.data_sync == "average"
-    step = _step(plan, job, cluster, symmetry)
-    why_not = symmetry.why_not
-    chosen: Symmetry | None = symmetry
-    if why_not is not None and step.operations <= FULL_OPERATIONS:
-        why_not = chosen = None
-        step = _performance(lower(plan, job), plan, cluster, None)
-    written = None if chosen is None else chosen.written
-    if cluster.accelerator.buffer is not None:
-        check_buffers(buffer_uses(lower(plan, job, written=written), plan, job), cluster)
-    average = lower(plan, job, "average", written=written) if averaging else None
-    return Estimate(
-        plan=plan,
-        step=step,
-        average=None if average is None else _performance(average, plan, cluster, chosen),
-        why_not_exact=why_not,
-    )
+    return prepare(job, cluster, plan).on(cluster)
 
 
-def _step(plan: Plan, job: Job, cluster: Cluster, symmetry: Symmetry) -> Sums:
-    score = score_of(plan, job, symmetry.written)
-    turns = interleave(job.parallel.schedule, plan.pipeline, score.microbatches, plan.virtual_stages)
-    unrolled = unroll(score, turns)
-    return _summed(unrolled, plan, cluster, symmetry)
-
-
-def _performance(program: Program, plan: Plan, cluster: Cluster, symmetry: Symmetry | None) -> Sums:
-    """The same of a program whose operations are all there one by one."""
-    return _summed(as_columns(program), plan, cluster, symmetry)
-
-
-def _summed(unrolled: Unrolled, plan: Plan, cluster: Cluster, symmetry: Symmetry | None) -> Sums:
+def _timed(unrolled: Unrolled, plan: Plan, cluster: Cluster, symmetry: Symmetry | None) -> Sums:
     prices = [price_of(op, cluster) for op in unrolled.examples]
     slow = _slow(plan, cluster, symmetry, unrolled.accelerators)
     state = play(unrolled.order, prices, unrolled.held, slow, cluster)
+    working = {op.accelerator for op in unrolled.pattern if not isinstance(op, Collective | Send)}
     moments = Moments(
         pattern=unrolled.pattern,
         of=unrolled.of,
@@ -89,9 +110,7 @@ def _summed(unrolled: Unrolled, plan: Plan, cluster: Cluster, symmetry: Symmetry
         prices=prices,
         start=np.asarray(state.start),
         finish=np.asarray(state.finish),
-        accelerators=tuple(
-            sorted({op.accelerator for op in unrolled.pattern if not isinstance(op, Collective | Send)})
-        ),
+        accelerators=tuple(sorted(working)),
     )
     return summed_up(moments, plan, symmetry, cluster.accelerator.idle_power)
 

@@ -51,6 +51,16 @@ class Sums:
     operations: int
     """Of all accelerators."""
 
+    @property
+    def all_J(self) -> float:
+        """Joules of everything."""
+        return math.fsum(self.energy_J.values())
+
+    @property
+    def communication_fraction(self) -> float:
+        """The share of the step in which an accelerator waits for a transfer under way, averaged over them."""
+        return self.seconds["exposed_communication"] / self.modelled_s if self.modelled_s else 0.0
+
 
 def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_power: float) -> Sums:
     """Sum up over all accelerators for which the representatives stand, or None where all are there; in O(n log n) of
