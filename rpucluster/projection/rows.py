@@ -144,5 +144,5 @@ def _samples_of(job: Job) -> int | None:
     if count is not None:
         count = (count - (data.validation or 0)) if data.train_samples is None else min(data.train_samples, count)
     else:
-        count = data.train_samples
+        count = data.train_samples if data.samples is None else data.samples
     return None if count is None else count * (5 if data.nudge else 1)

@@ -45,28 +45,28 @@ class Score:
 
     parts: dict[Key, Part]
     microbatches: int
-    vectors: int
-    """Samples of a microbatch."""
 
 
-def score_of(plan: Plan, job: Job, written: Collection[int] | None = None) -> Score:
+def score_of(plan: Plan, job: Job, ranks: Collection[int] | None = None) -> Score:
     """Write down one turn of each kind of the step that `lower` writes for the same arguments.
 
     What is left out: dependencies of an update on all but the last read of its shard, which the order of the shard's
     own operations implies.
     """
-    recorder = _Recorder(plan, job, written)
+    recorder = _Recorder(plan, job, ranks)
     draft = recorder.draft
     runs = [(s, k, plan.chunk_layers(s, k)) for k in range(plan.virtual_stages) for s in range(plan.pipeline)]
+    written = draft.written_replicas
+    groups = [written[first : first + plan.expert] for first in range(0, len(written), plan.expert)]
     for m in draft.passed:
         for stage, chunk, layers in runs:
-            for replica in draft.written_replicas:
-                forward_run(draft, layers, replica, m)
+            for replicas in groups:
+                forward_run(draft, layers, replicas, m)
             recorder.ends(("forward", stage, chunk), m)
         for stage, chunk, layers in reversed(runs):
-            for replica in draft.written_replicas:
-                backward_run(draft, layers, replica, m)
-                if job.parallel.data_sync == "gradient":
+            for replicas in groups:
+                backward_run(draft, layers, replicas, m)
+                for replica in replicas if job.parallel.data_sync == "gradient" else ():
                     accumulate(draft, layers, replica, m)
             recorder.ends(("backward", stage, chunk), m)
             if job.parallel.schedule == "async":
@@ -104,7 +104,7 @@ class _Recorder:
             if microbatch and _counted(part.ops) != _counted(self._ops(key, 0)):
                 raise ValueError(f"turns {key} of two microbatches differ")
             parts[key] = part
-        return Score(parts=parts, microbatches=self.draft.microbatches, vectors=self.draft.vectors)
+        return Score(parts=parts, microbatches=self.draft.microbatches)
 
     def _ops(self, key: Key, microbatch: int) -> tuple[Op, ...]:
         return tuple(self.draft.ops[slice(*self.turns[key, microbatch])])

@@ -106,12 +106,12 @@ class _Copies:
         return self._of.get(accelerator, 1)
 
     def of_operation(self, op: Op) -> int:
-        """A collective over ranks there is once for each replica, one over replicas once for each rank."""
+        """A collective over ranks there is once for each replica, one over replicas once for each of their groups."""
         if isinstance(op, Collective):
-            known = [member for member in op.members if member in self._of]
+            known = [self._of[member] for member in op.members if member in self._of]
             if len(known) == len(op.members) > 1:
                 return self._replicas
-            return self._of[known[0]] // self._replicas if known else 1
+            return known[0] // len(op.members) if known else 1
         return self.of_accelerator(op.destination if isinstance(op, Send) else op.accelerator)
 
 

@@ -70,10 +70,10 @@ def symmetry_of(plan: Plan, job: Job, cluster: Cluster) -> Symmetry:
 def _shape(layer: LayerPlan, rank: int) -> tuple[int, ...] | None:
     """All that the operations of a rank depend on."""
     block, needs, gives = layer.blocks[rank], layer.needs[rank], layer.gives[rank]
-    if block is None or needs is None or gives is None:
+    if block is None:
         return None
-    sides = (block.tile_rows, block.tile_cols, block.rows, block.cols, needs, gives)
-    return tuple(length(side) for side in sides)
+    sides = (block.tile_rows, block.tile_cols, block.rows, block.cols, needs or (0, 0), gives or (0, 0))
+    return block.arrays, *(length(side) for side in sides)
 
 
 def _from_itself(before: LayerPlan, after: LayerPlan) -> bool:
@@ -108,9 +108,14 @@ def _entangled(plan: Plan, network: Network, copied: set[str]) -> str | None:
     sizes = {"tensor": plan.tensor, "pipeline": plan.pipeline, "data": plan.data}
     edges, at = [], 1
     for name in plan.placement:
-        edges.append((at, at * sizes[name], name))
+        if name == "data":  # replicas in a row share experts
+            edges.append((at, at * plan.expert, "expert"))
+            edges.append((at * plan.expert, at * sizes[name], name))
+        else:
+            edges.append((at, at * sizes[name], name))
         at *= sizes[name]
     whole, first = at, 1
+    copied = copied | {"expert"} if "data" in copied else copied
     marks = sorted({edge[1] for edge in edges} | {s for s in network.product.strides if s <= whole})
     for low, high in pairwise(marks):
         if high % low:
@@ -123,7 +128,7 @@ def _entangled(plan: Plan, network: Network, copied: set[str]) -> str | None:
         crossing = {name for start, stop, name in edges if max(start, first) < min(stop, last)}
         lent = axis.kind in ("ring", "mesh") and axis.contention != "none"
         if lent and len(crossing) > 1 and crossing & copied:
-            names = [name for name in plan.placement if name in crossing]
+            names = [name for *_, name in edges if name in crossing]
             return (
                 f"{' and '.join(names)} share axis {axis.name}, a {axis.kind}, on whose links the transfers of several "
                 f"copies may meet"

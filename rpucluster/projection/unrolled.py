@@ -129,7 +129,7 @@ class _Pattern:
             if isinstance(op, Digital):
                 self.works_with[i] = DIGITAL
                 self.passes[i] = op.microbatch >= 0
-                self.vectors[i] = score.vectors if op.microbatch >= 0 else 1
+                self.vectors[i] = op.vectors
                 continue
             self.works_with[i] = ARRAYS
             self.tiles[i] = op.tiles
