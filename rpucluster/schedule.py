@@ -30,22 +30,20 @@ def interleave(schedule: Schedule, stages: int, microbatches: int, chunks: int =
         raise ValueError(f"{microbatches} microbatches cannot be interleaved over {stages} stages")
     queues = [_queue(schedule, stage, stages, microbatches, chunks) for stage in range(stages)]
     runs = stages * chunks
-    done: set[tuple[str, int, int]] = set()
+    # microbatches that have gone through each run, in their order; beyond the ends they are always there
+    gone = {"forward": [0] * runs, "backward": [0] * runs, "update": [0] * runs}
     order: list[Turn] = []
     while any(queues):
         for queue in queues:
             while queue:
                 turn = queue[0]
-                run = turn.chunk * stages + turn.stage
-                before = run - 1 if turn.action == "forward" else run + 1
-                if (
-                    turn.action != "update"
-                    and 0 <= before < runs
-                    and (turn.action, before, turn.microbatch) not in done
-                ):
+                action, stage, chunk, microbatch = turn
+                run = chunk * stages + stage
+                before = run - 1 if action == "forward" else run + 1 if action == "backward" else -1
+                if 0 <= before < runs and gone[action][before] <= microbatch:
                     break
                 queue.popleft()
-                done.add((turn.action, run, turn.microbatch))
+                gone[action][run] = microbatch + 1
                 order.append(turn)
     return order
 

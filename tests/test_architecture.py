@@ -64,6 +64,7 @@ FLOORS = {
     "run_summary": 13,
     "coordinator": 14,
     "profile": 14,
+    "projection": 14,
     "report": 15,
     "progress": 15,
     "doctor": 15,

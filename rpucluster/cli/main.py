@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from rpucluster.cli import experiments, models, runs
+from rpucluster.cli import experiments, models, projection, runs
 from rpucluster.cli.app import app
 from rpucluster.errors import RpuclusterError
 
@@ -23,6 +23,7 @@ for _command in (
     models.plan,
     models.profile,
     models.collective,
+    projection.project,
     runs.report,
     experiments.reproduce,
     experiments.doctor,

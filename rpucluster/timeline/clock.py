@@ -7,6 +7,7 @@ its other links.  On an axis with ``contention = "fair"`` transfers share the
 bandwidth, max-min.  Everything else overlaps as the dependencies allow.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,14 +47,9 @@ def replay(
         )
     prices = tuple(price_of(op, cluster, counted) for op in arranged.examples)
     order = arranged.order
-    demands, machine = _numbers(prices, arranged, cluster)
-    if compiled is None:
-        compiled = len(program) > INTERPRETED_OPERATIONS
-    state = _state(order, machine, compiled)
-    if compiled:
-        compiled_play()(order, demands, machine, state)
-    else:
-        events.play(_lists(order), _lists(demands), _lists(machine), state)
+    slowdowns = cluster.faults.slowdowns
+    slow = [slowdowns.get(accelerator, 1.0) for accelerator in program.accelerators]
+    state = play(order, prices, arranged.held, slow, cluster, compiled=compiled)
     start, finish, cause, reason = (np.asarray(column).tolist() for column in state[:4])
     return Timeline(
         program=program,
@@ -67,7 +63,33 @@ def replay(
     )
 
 
-def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) -> tuple[Demands, Machine]:
+def play(
+    order: Order,
+    prices: Sequence[Price],
+    held: Sequence[int],
+    slow: Sequence[float],
+    cluster: Cluster,
+    *,
+    compiled: bool | None = None,
+) -> State:
+    """Let the events of a program happen, given as its order and prices; the first columns of the state say when.
+
+    `held` are the tiles of the shards at each place, `slow` how many times longer everything takes there.
+    """
+    demands, machine = _numbers(prices, held, slow, cluster)
+    if compiled is None:
+        compiled = len(order.place) > INTERPRETED_OPERATIONS
+    state = _state(order, machine, compiled)
+    if compiled:
+        compiled_play()(order, demands, machine, state)
+    else:
+        events.play(_lists(order), _lists(demands), _lists(machine), state)
+    return state
+
+
+def _numbers(
+    prices: Sequence[Price], held: Sequence[int], slow: Sequence[float], cluster: Cluster
+) -> tuple[Demands, Machine]:
     chip = cluster.accelerator
     links = demands_on_links([price.sending for price in prices], cluster.network)
     demands = Demands(
@@ -86,10 +108,9 @@ def _numbers(prices: tuple[Price, ...], arranged: Arranged, cluster: Cluster) ->
         share_rate=links.share_rate,
         top_rate=links.top_rate,
     )
-    slowdowns = cluster.faults.slowdowns
     machine = Machine(
-        active=np.array([chip.active_tiles if tiles > chip.active_tiles else 0 for tiles in arranged.held], np.int64),
-        slow=np.array([slowdowns.get(accelerator, 1.0) for accelerator in arranged.program.accelerators]),
+        active=np.array([chip.active_tiles if tiles > chip.active_tiles else 0 for tiles in held], np.int64),
+        slow=np.array(slow, np.float64),
         streaming=np.array([chip.layer_streaming]),
         capacity=links.capacity,
     )
@@ -100,7 +121,10 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
     n, places, links = len(order.place), len(machine.active), len(machine.capacity)
 
     def numbers(count: int, value: float | int) -> Any:
-        return np.full(count, value) if arrays else [value] * count
+        if not arrays:
+            return [value] * count
+        # zeros take no memory until something is written
+        return np.full(count, value) if value else np.zeros(count, type(value))
 
     return State(
         start=numbers(n, 0.0),

@@ -16,7 +16,7 @@ DEPENDS, STREAMS, TURN = range(3)
 """Why an operation follows another: it takes what that makes; the same, vector by vector on one accelerator, so that
 it may begin with the first; or both need the same arrays."""
 
-_COUNTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+COUNTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     Read: attrgetter(
         "direction", "vectors", "tiles", "cells", "input_lines", "output_lines", "additions", "serial_operations"
     ),
@@ -83,7 +83,7 @@ def arrange(program: Program) -> Arranged:
     shards: dict[tuple[int, int], int] = {}
     for i, op in enumerate(program.ops):
         kind = type(op)
-        counts = _COUNTS[kind](op)
+        counts = COUNTS[kind](op)
         known = prices.get(counts)
         if known is None:
             known = prices[counts] = len(examples)

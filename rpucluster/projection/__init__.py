@@ -1,0 +1,1 @@
+"""What a job would take on machines of other sizes, by replays of representative accelerators."""

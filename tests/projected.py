@@ -1,0 +1,70 @@
+"""Random plans and clusters for the tests of projections."""
+
+import random
+from typing import Any
+
+from rpucluster.cluster import Cluster
+from rpucluster.job import Job
+
+AXES = ("a", "b", "c")
+
+
+def random_case(seed: int, **axis: Any) -> tuple[Job, Cluster]:
+    """A small job and a cluster that it may fit, over schedules, ways to agree, topologies, placements and uneven
+    shares; keys of every axis may be fixed.  May raise `ValidationError`."""
+    rng = random.Random(seed)
+    degrees = {"tensor": rng.choice([1, 2, 3, 4]), "pipeline": rng.choice([1, 2, 3, 4]), "data": rng.choice([1, 2, 3])}
+    schedule = rng.choice(["gpipe", "1f1b", "interleaved", "async"])
+    chunks = 2 if schedule == "interleaved" else 1
+    microbatch = rng.choice([1, 2])
+    microbatches = rng.choice([1, 2, 3, 5]) * (degrees["pipeline"] if schedule == "interleaved" else 1)
+    even = 4 * degrees["tensor"]
+    layers = max(degrees["pipeline"] * chunks, rng.choice([2, 3, 4, 6]))
+    placement = ["tensor", "pipeline", "data"]
+    rng.shuffle(placement)
+    job = {
+        "name": f"case{seed}",
+        "model": {
+            "preset": "mlp",
+            "sizes": [rng.choice([even, even, even, 2 * even, even + 3]) for _ in range(layers + 1)],
+            "bias": rng.choice(["none", "digital", "digital", "column"]),
+        },
+        "data": {"name": "digits"},
+        "train": {"epochs": 1, "minibatch": microbatch * microbatches, "microbatch": microbatch, "learning_rate": 0.01},
+        "parallel": {
+            **degrees,
+            "schedule": schedule,
+            "virtual_stages": chunks,
+            "tensor_split": rng.choice(["auto", "output", "input"]),
+            "data_sync": rng.choice(["factors", "gradient", "average"]),
+            "placement": placement,
+        },
+    }
+    sizes = [degrees[name] for name in placement]
+    if rng.random() < 0.3:
+        sizes = [sizes[0] * sizes[1], sizes[2]]
+    if rng.random() < 0.3:
+        sizes = [degrees["tensor"] * degrees["pipeline"] * degrees["data"] + rng.choice([0, 1])]
+    axes = [
+        {
+            "name": name,
+            "kind": rng.choice(["ring", "switch", "fully_connected", "mesh"]),
+            "size": size,
+            "bandwidth": f"{rng.choice([1, 5, 50])} GB/s",
+            "latency": f"{rng.choice([0, 50, 500])} ns",
+            "contention": rng.choice(["fifo", "fifo", "fair", "none"]),
+            **axis,
+        }
+        for name, size in zip(AXES, sizes, strict=False)
+    ]
+    chip = {
+        "tile_rows": 4,
+        "tile_cols": 4,
+        "tiles": 1000,
+        "active_tiles": rng.choice([1000, 50, 4]),
+        "layer_streaming": rng.random() < 0.4,
+        "idle_power": "1 W",
+        "digital_rate": f"{rng.choice([0.5, 5, 500])} Gop/s",
+    }
+    cluster = {"name": "random", "accelerator": chip, "network": {"axis": axes}}
+    return Job.model_validate(job), Cluster.model_validate(cluster)
