@@ -148,7 +148,7 @@ def chain(layers: int, vectors: int, operations: int) -> Program:
     ops: list[Op] = []
     for layer in range(layers):
         ops.append(read(len(ops), 0, [len(ops) - 1] if ops else [], layer=layer, vectors=vectors))
-        ops.append(digital(len(ops), 0, operations * vectors, [len(ops) - 1]))
+        ops.append(digital(len(ops), 0, operations * vectors, [len(ops) - 1], vectors))
     return Program(ops=tuple(ops), accelerators=(0,), samples=vectors, microbatches=1, minibatch=vectors)
 
 

@@ -1,7 +1,7 @@
 """`replay(program, cluster)`: a program against the clock of a cluster.
 
 What takes turns in program order: the arrays of a layer shard and, where they are fewer than an accelerator holds, the
-tiles that may be active at once.  First come, first served, by the moment at which an operation has all that it depends
+tiles that may be active at once; with ``[network] queue = "program"`` also what waits for a link.  First come, first served, by the moment at which an operation has all that it depends
 on, ties by id: the digital units, the network on the chip and the links; one that waits for a link is not overtaken on
 its other links.  On an axis with ``contention = "fair"`` transfers share the
 bandwidth, max-min.  Everything else overlaps as the dependencies allow.
@@ -113,6 +113,7 @@ def _numbers(
         slow=np.array(slow, np.float64),
         streaming=np.array([chip.layer_streaming]),
         capacity=links.capacity,
+        in_order=np.array([cluster.network.queue == "program"]),
     )
     return demands, machine
 
@@ -135,9 +136,10 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         waiting=order.waiting.copy() if arrays else order.waiting.tolist(),
         bound=numbers(n, 0.0),
         bound_by=numbers(n, -1),
-        # of each operation one event at a time, and one for each change of those that share links
-        times=numbers(3 * n + 1, 0.0),
-        codes=numbers(3 * n + 1, 0),
+        # of each operation one event at a time, and one for each change of those that share links; of each transfer
+        # that comes to the head of a queue one more, and of each link
+        times=numbers(4 * n + 1 + links, 0.0),
+        codes=numbers(4 * n + 1 + links, 0),
         size=numbers(1, 0),
         on_chip_free=numbers(places, 0.0),
         digital_free=numbers(places, 0.0),
@@ -154,6 +156,10 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         speed=numbers(n, 0.0),
         fresh=numbers(n, 0),
         ended=numbers(n, 0),
+        queue_head=numbers(links, -1),
+        queue_tail=numbers(links, -1),
+        queue_next=numbers(n, -1),
+        wake=numbers(links, -1.0),
         left=numbers(links, 0.0),
         claims=numbers(links, 0.0),
     )

@@ -51,6 +51,8 @@ class Machine(NamedTuple):
     """Of one entry: whether layers pass vectors on one by one."""
     capacity: Numbers
     """Bytes per second, by link."""
+    in_order: Numbers
+    """Of one entry: whether what waits for a link is served in the order of the program instead of its arrival."""
 
 
 class State(NamedTuple):
@@ -93,6 +95,12 @@ class State(NamedTuple):
     fresh: Numbers
     """Whether its rate has just been found."""
     ended: Numbers
+    queue_head: Numbers
+    """What waits for each link, by link the first and the last in the order of the program, by operation the next."""
+    queue_tail: Numbers
+    queue_next: Numbers
+    wake: Numbers
+    """When the first of them is looked at, by link; below 0 where none waits."""
     left: Numbers
     """Bandwidth that is not yet given away, and the claims on it, by link."""
     claims: Numbers
@@ -200,15 +208,89 @@ def issue(place: int, now: float, why: int, order: Order, demands: Demands, mach
 
 def transfer(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
     """Start a transfer as soon as its links can be had one after the other."""
+    if machine.in_order[0]:
+        entry = held_up(op, now, order, demands, state)
+        if entry >= 0:
+            line_up(op, entry, now, order, demands, state)
+        else:
+            begin_transfer(op, now, order, demands, machine, state)
+        return
     price = order.price[op]
-    first, last = demands.hold_first[price], demands.hold_first[price + 1]
     begin = now
-    for i in range(first, last):
+    for i in range(demands.hold_first[price], demands.hold_first[price + 1]):
         leaves = state.link_free[demands.hold_link[i]] - demands.hold_begin[i]
         if leaves > begin:
             begin = leaves
             state.cause[op], state.reason[op] = state.link_last[demands.hold_link[i]], LINK_BUSY
-    for i in range(first, last):
+    begin_transfer(op, begin, order, demands, machine, state)
+
+
+def held_up(op: int, now: float, order: Order, demands: Demands, state: State) -> int:
+    """Which of the links that a transfer asks for keeps it longest, as an entry of `Demands.hold_link`; -1 for none.
+
+    A link for which something waits that comes earlier in the program is not to be had either.
+    """
+    price = order.price[op]
+    entry, latest = -1, now
+    for i in range(demands.hold_first[price], demands.hold_first[price + 1]):
+        link = demands.hold_link[i]
+        leaves = state.link_free[link] - demands.hold_begin[i]
+        if leaves > latest or (entry < 0 and 0 <= state.queue_head[link] < op):
+            entry, latest = i, max(latest, leaves)
+    return entry
+
+
+def line_up(op: int, entry: int, now: float, order: Order, demands: Demands, state: State) -> None:
+    """Put a transfer in the queue of a link, in the order of the program."""
+    link = demands.hold_link[entry]
+    tail = state.queue_tail[link]
+    if state.queue_head[link] < 0:
+        state.queue_head[link] = state.queue_tail[link] = op
+        state.queue_next[op] = -1
+    elif tail < op:
+        state.queue_next[tail] = state.queue_tail[link] = op
+        state.queue_next[op] = -1
+    elif op < state.queue_head[link]:
+        state.queue_next[op] = state.queue_head[link]
+        state.queue_head[link] = op
+    else:
+        before = state.queue_head[link]
+        while state.queue_next[before] < op:
+            before = state.queue_next[before]
+        state.queue_next[op] = state.queue_next[before]
+        state.queue_next[before] = op
+    if state.queue_head[link] == op:
+        look_again(link, max(now, state.link_free[link] - demands.hold_begin[entry]), order, state)
+
+
+def look_again(link: int, at: float, order: Order, state: State) -> None:
+    """Look at the queue of a link at a time, if not earlier."""
+    if state.wake[link] < 0 or at < state.wake[link]:
+        state.wake[link] = at
+        push(state, at, 3 * len(order.place) + 1 + link)
+
+
+def serve(link: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Start what waits for a link as far as it can, in the order of the program; what waits for another link more goes
+    there."""
+    state.wake[link] = -1.0
+    while state.queue_head[link] >= 0:
+        op = state.queue_head[link]
+        state.queue_head[link] = state.queue_next[op]
+        entry = held_up(op, now, order, demands, state)
+        if entry < 0:
+            state.cause[op], state.reason[op] = state.link_last[link], LINK_BUSY
+            begin_transfer(op, now, order, demands, machine, state)
+        else:
+            line_up(op, entry, now, order, demands, state)
+            if demands.hold_link[entry] == link:
+                return
+
+
+def begin_transfer(op: int, begin: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Start a transfer that has its links."""
+    price = order.price[op]
+    for i in range(demands.hold_first[price], demands.hold_first[price + 1]):
         state.link_free[demands.hold_link[i]] = begin + demands.hold_end[i]
         state.link_last[demands.hold_link[i]] = op
     state.start[op] = begin
@@ -327,6 +409,9 @@ def play(order: Order, demands: Demands, machine: Machine, state: State) -> None
         elif code == n:
             if now == state.clock[1]:  # else others have come or gone since
                 end_flows(now, order, demands, machine, state)
+        elif code > 3 * n:
+            if now == state.wake[code - 3 * n - 1]:  # else it was looked at earlier
+                serve(code - 3 * n - 1, now, order, demands, machine, state)
         elif code > 2 * n:
             advance(now, state)
             state.flows[state.count[0]] = code - 2 * n - 1
