@@ -70,8 +70,8 @@ def run(
     from rpucluster.report.html import write_report
     from rpucluster.report.text import print_summary
 
-    # whatever prints while the accelerators work must not get between the JSON
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    # whatever prints while the accelerators work, Ray for one, must not get between the results
+    with contextlib.redirect_stdout(sys.stderr):
         with Display(console(sys.stderr), quiet=quiet) as display:
             done = coordinator.run(
                 the_job,

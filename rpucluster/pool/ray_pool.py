@@ -2,10 +2,11 @@
 
 import os
 import secrets
+import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,11 +25,13 @@ from rpucluster.pool.local import Pool
 
 STEPS_PER_CALL = 64
 """Steps that an actor performs for one Ray call: it costs a millisecond, and what it returns is noticed only then."""
+_END_S = 2.0
+"""How long actors that were told to end may take."""
 _LOOK_EVERY_S = 1.0
 """How often somebody who waits for actors looks whether all are alive and at work."""
 
 
-class _Actor(Host):
+class HostActor(Host):
     """A host that knows where Ray has put it."""
 
     def place(self) -> tuple[str, int]:
@@ -60,13 +63,14 @@ class RayPool(Pool):
         count = max(host_of.values()) + 1
         # state lives in actors, so a restarted one would be silently empty: never restart
         remote = self._ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0, concurrency_groups={"watch": 1})(
-            _Actor
+            HostActor
         )
         try:
             shared = [self._ray.put(value) for value in (host_of, job, cluster, plan)]
             gpus = _gpu_share(job, count)
             self._hosts = [remote.options(num_gpus=gpus).remote(host, *shared) for host in range(count)]
-            self._watch.hosts = self._hosts
+            names = [_accelerators(number for number, its in host_of.items() if its == host) for host in range(count)]
+            self._watch.look_at(dict(zip(self._hosts, names, strict=True)))
             self._open_processes(self._everywhere("place"))  # waits until every array is there
             if count > 1:
                 one_node = len(self._ray.nodes()) == 1
@@ -88,9 +92,12 @@ class RayPool(Pool):
     def close(self) -> None:
         for host in self._hosts:
             self._ray.kill(host)
-        for process in self._processes:  # one that is stopped would not hear of Ray's kill
-            with suppress(OSError):
-                signal.pidfd_send_signal(process, signal.SIGKILL)
+        until = time.monotonic() + _END_S
+        for process in self._processes:
+            ended, _, _ = select.select([process], [], [], max(0.0, until - time.monotonic()))
+            if not ended:  # one that is stopped does not hear of Ray's kill
+                with suppress(OSError):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
         self._processes = []
         if self._started:
@@ -118,7 +125,7 @@ class RayPool(Pool):
             try:
                 results.append(self._ray.get(ref))
             except self._ray.exceptions.RayError as error:
-                failures.append(_explained(self._ray, error))
+                failures.append(self._watch.explained(error))
         if failures:
             raise min(failures, key=_explains) from None
         return results
@@ -129,9 +136,28 @@ class _Watch:
 
     def __init__(self, ray: Any, deadline_s: float) -> None:
         self._ray, self._deadline_s = ray, deadline_s
-        self.hosts: list[Any] = []
+        self._hosts: list[Any] = []
+        self._names: dict[str, str] = {}
         self._asked: dict[int, Any] = {}
         self._beats: dict[int, int] = {}
+
+    def look_at(self, hosts: Mapping[Any, str]) -> None:
+        """Watch these actors, which are called so."""
+        self._hosts = list(hosts)
+        self._names = {host._actor_id.hex(): name for host, name in hosts.items()}
+
+    def explained(self, error: Any) -> RpuclusterError:
+        """What a failure of Ray means here."""
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            cause = error.cause
+            if isinstance(cause, RpuclusterError):
+                return cause
+            return AcceleratorError(f"an accelerator failed: {type(cause).__name__}: {cause}")
+        name = self._names.get(getattr(error, "actor_id", None) or "", "some accelerator")
+        if isinstance(error, self._ray.exceptions.ActorDiedError):
+            return AcceleratorLostError(f"the process of {name} was lost: it was killed, crashed or ran out of memory")
+        reason = " ".join(str(error).split())
+        return AcceleratorLostError(f"the process of {name} was lost: {reason[:300]}")
 
     def wait(self, refs: list[Any]) -> None:
         """Return when all have results or errors.
@@ -151,12 +177,12 @@ class _Watch:
             elif time.monotonic() - moved > self._deadline_s:
                 raise AcceleratorLostError(
                     f"the accelerators have done nothing for {self._deadline_s:g} s; a process hangs, or a step takes "
-                    f"longer than [run] step_deadline"
+                    f"longer than [run] step_deadline allows"
                 )
 
     def _something_moved(self) -> bool:
         """Whether any host has worked since this was asked last; one that does not answer is not asked again."""
-        for number, host in enumerate(self.hosts):
+        for number, host in enumerate(self._hosts):
             if number not in self._asked:
                 self._asked[number] = host.beats.options(concurrency_group="watch").remote()
         answered, _ = self._ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=_LOOK_EVERY_S)
@@ -176,18 +202,7 @@ class _Watch:
         except self._ray.exceptions.RayTaskError:
             return  # what it means is seen when all have come back
         except self._ray.exceptions.RayError as error:
-            raise _explained(self._ray, error) from None
-
-
-def _explained(ray: Any, error: Any) -> RpuclusterError:
-    """What a failure of Ray means here."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause
-        if isinstance(cause, RpuclusterError):
-            return cause
-        return AcceleratorError(f"an accelerator failed: {type(cause).__name__}: {cause}")
-    reason = " ".join(str(error).split())
-    return AcceleratorLostError(f"the process of an accelerator was lost: {reason[:300]}")
+            raise self.explained(error) from None
 
 
 def _explains(failure: RpuclusterError) -> int:
@@ -195,6 +210,12 @@ def _explains(failure: RpuclusterError) -> int:
     if isinstance(failure, PeerLostError):
         return 2
     return 0 if isinstance(failure, AcceleratorLostError) else 1
+
+
+def _accelerators(numbers: Iterable[int]) -> str:
+    """Some accelerators as people say it."""
+    shown = [str(number) for number in numbers]
+    return f"accelerator{'s' * (len(shown) > 1)} {', '.join(shown[:8])}{', ...' * (len(shown) > 8)}"
 
 
 def _gpu_share(job: Job, hosts: int) -> float:
