@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from rpucluster.checkpoint import complete, newest
-from rpucluster.errors import RunDirectoryError
+from rpucluster.errors import RunDirectoryError, RunError
 from rpucluster.files import (
     read_json,
     read_rows,
@@ -152,17 +152,17 @@ class RunDirectory:
 
     @classmethod
     def continued(cls, path: Path) -> "RunDirectory":
-        """Open a run, finished or not, to go on with it; it counts as unfinished from now on.
-
-        Raises `RunDirectoryError` where there is no such directory or it cannot be written.
-        """
+        """Open a run, finished or not, to go on with it.  Raises `RunDirectoryError` where there is none."""
         if not path.is_dir():
             raise RunDirectoryError(f"there is no run directory {path}")
-        try:
-            (path / "summary.json").unlink(missing_ok=True)
-        except OSError as error:
-            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from None
         return cls(path)
+
+    def unfinish(self) -> None:
+        """Make the run count as unfinished.  Raises `RunError` where it cannot be written."""
+        try:
+            (self.path / "summary.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ def experiment(job: Job, cluster: Cluster, plan: Plan, data: Dataset) -> dict[st
     for key in _PLAN:
         tables["parallel"].pop(key)
     for layer in tables["model"]["layer"] or ():
-        layer.pop("tensor_split")
+        layer.pop("tensor_split", None)
     tables["parallel"]["schedule"] = "async" if asynchronous else "any that flushes"
     if asynchronous:
         tables["parallel"]["pipeline"] = [layer.stage for layer in plan.layers]

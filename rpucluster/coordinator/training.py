@@ -197,6 +197,7 @@ def _attempt(
 def _write_what_is_known(setting: Setting, job: Job, cluster: Cluster) -> None:
     """The files that need no training."""
     directory, modelled = setting.directory, setting.modelled
+    directory.unfinish()
     directory.write_specs(setting.told["job"], setting.told["cluster"])
     directory.write_plan(describe(job, cluster, modelled.plan, modelled.metrics, modelled.buffers))
     directory.write_timeline(modelled.timeline, modelled.metrics)

@@ -25,6 +25,8 @@ from rpucluster.pool.local import Pool
 
 STEPS_PER_CALL = 64
 """Steps that an actor performs for one Ray call: it costs a millisecond, and what it returns is noticed only then."""
+_PATIENCE_S = 600.0
+"""How long actors may take to start."""
 _END_S = 2.0
 """How long actors that were told to end may take."""
 _LOOK_EVERY_S = 1.0
@@ -114,12 +116,12 @@ class RayPool(Pool):
 
     def _everywhere(self, method: str, *args: Any) -> list[Any]:
         before, self._submitted = self._submitted, []
-        self._results(before)
+        self._results(before, working=True)
         return self._results([getattr(host, method).remote(*args) for host in self._hosts])
 
-    def _results(self, refs: list[Any]) -> list[Any]:
+    def _results(self, refs: list[Any], working: bool = False) -> list[Any]:
         """Wait for all; of several failures, raise the one that explains the others."""
-        self._watch.wait(refs)
+        self._watch.wait(refs, working)
         results, failures = [], []
         for ref in refs:
             try:
@@ -136,6 +138,7 @@ class _Watch:
 
     def __init__(self, ray: Any, deadline_s: float) -> None:
         self._ray, self._deadline_s = ray, deadline_s
+        self._started = False
         self._hosts: list[Any] = []
         self._names: dict[str, str] = {}
         self._asked: dict[int, Any] = {}
@@ -159,42 +162,51 @@ class _Watch:
         reason = " ".join(str(error).split())
         return AcceleratorLostError(f"the process of {name} was lost: {reason[:300]}")
 
-    def wait(self, refs: list[Any]) -> None:
+    def wait(self, refs: list[Any], working: bool = False) -> None:
         """Return when all have results or errors.
 
-        Raises `AcceleratorLostError` as soon as a process is known to be lost, or when none of them has done any work
-        for the time of ``[run] step_deadline``.
+        Raises `AcceleratorLostError` as soon as a process is known to be lost, or after the time of ``[run]
+        step_deadline`` in which none of them has worked, if they should be `working`, or else one did not answer.
         """
+        # one that is starting cannot answer before its arrays are there
+        deadline_s = self._deadline_s if self._started else max(self._deadline_s, _PATIENCE_S)
         pending, moved = refs, time.monotonic()
         while pending:
             ready, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK_EVERY_S)
             if not pending:
+                self._started = True
                 return
             for ref in ready:
                 self._raise_if_lost(ref)
-            if ready or self._something_moved():
+            answered, worked = self._ask()
+            if ready or (worked if working else answered):
                 moved = time.monotonic()
-            elif time.monotonic() - moved > self._deadline_s:
+            elif time.monotonic() - moved > deadline_s:
                 raise AcceleratorLostError(
-                    f"the accelerators have done nothing for {self._deadline_s:g} s; a process hangs, or a step takes "
-                    f"longer than [run] step_deadline allows"
+                    f"no accelerator has done anything for {deadline_s:g} s; a process hangs, or a step takes longer "
+                    f"than [run] step_deadline allows"
+                    if working
+                    else f"an accelerator has not answered for {deadline_s:g} s; its process hangs"
                 )
 
-    def _something_moved(self) -> bool:
-        """Whether any host has worked since this was asked last; one that does not answer is not asked again."""
+    def _ask(self) -> tuple[bool, bool]:
+        """Whether all hosts answer, and whether any has worked since this was asked last.
+
+        One that has not answered yet is not asked again.
+        """
         for number, host in enumerate(self._hosts):
             if number not in self._asked:
                 self._asked[number] = host.beats.options(concurrency_group="watch").remote()
         answered, _ = self._ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=_LOOK_EVERY_S)
-        moved = False
+        worked = False
         for number, ref in list(self._asked.items()):
             if ref in answered:
                 del self._asked[number]
                 self._raise_if_lost(ref)
                 beats = self._ray.get(ref)
-                moved |= beats != self._beats.get(number)
+                worked |= beats != self._beats.get(number)
                 self._beats[number] = beats
-        return moved
+        return not self._asked, worked
 
     def _raise_if_lost(self, ref: Any) -> None:
         try:
