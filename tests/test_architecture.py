@@ -43,16 +43,18 @@ FLOORS = {
     "holdings": 7,
     "lowering": 8,
     "calls": 8,
+    "checkpoint": 8,
     "tape": 8,
     "buffers": 8,
     "interpreter": 9,
     "exchange": 9,
+    "tallies": 9,
     "timeline": 9,
     "payloads": 10,
     "metrics": 10,
     "waits": 10,
     "trace": 10,
-    "checkpoint": 10,
+    "shard_state": 10,
     "accelerator": 11,
     "plan_report": 11,
     "step_rows": 11,
@@ -74,7 +76,7 @@ FLOORS = {
 }
 """Where each file or folder of the package lives; docs/design.md shows the same table."""
 
-IN_ONE_FILE = {"cupy": "arrays.py", "ray": "pool.py"}
+IN_ONE_FILE = {"cupy": "arrays.py", "ray": "ray_pool.py"}
 
 
 def sources() -> list[Path]:

@@ -81,7 +81,7 @@ def test_cluster_missing(capsys: Captured) -> None:
 
 def test_job_missing(capsys: Captured) -> None:
     assert fails(capsys, ["run", "--cluster", "laptop"], 2) == (
-        "rpucluster: error: missing argument 'JOB'; try rpucluster --help"
+        "rpucluster: error: JOB is missing; name a job file, or a run to continue with --resume"
     )
 
 

@@ -44,7 +44,7 @@ class Bounds:
         """Seconds of a step, at least."""
         chip, count = self._chip, plan.microbatches
         tiles = self._tiles(plan.tensor, plan.expert)
-        waves = -(-tiles // chip.active_tiles)
+        waves: Floats = np.ceil(tiles / chip.active_tiles)
         each = self._vectors * plan.microbatch * waves
         forward, back = each * chip.pass_time("forward"), each * chip.pass_time("backward") * self._back
         update = self._updates(plan, waves)
@@ -80,8 +80,10 @@ class Bounds:
         if plan.data_sync == "gradient":
             rows = np.array([min(layer.rows, chip.tile_rows) for layer in self._layers])
             updates = plan.microbatches if plan.schedule == "async" else 1
-            return updates * rows * waves * cycle
-        return self._vectors * (plan.minibatch if plan.data_sync == "average" else samples) * waves * cycle
+            gradient: Floats = updates * rows * waves * cycle
+            return gradient
+        factors: Floats = self._vectors * (plan.minibatch if plan.data_sync == "average" else samples) * waves * cycle
+        return factors
 
     def _tiles_for(self, tensor: int, expert: int) -> NDArray[np.int64]:
         split = self._job.parallel.tensor_split

@@ -30,12 +30,12 @@ class Found:
     @property
     def modelled_s(self) -> float:
         """Seconds of a step."""
-        return self.estimate.modelled_step_s
+        return self.estimate.step.modelled_s
 
     @property
     def energy_J(self) -> float:
         """Joules of a step."""
-        return self.estimate.modelled_energy_J
+        return self.estimate.step.all_J
 
 
 @dataclass(frozen=True, kw_only=True)

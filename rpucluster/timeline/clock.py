@@ -1,10 +1,10 @@
 """`replay(program, cluster)`: a program against the clock of a cluster.
 
 What takes turns in program order: the arrays of a layer shard and, where they are fewer than an accelerator holds, the
-tiles that may be active at once; with ``[network] queue = "program"`` also what waits for a link.  First come, first served, by the moment at which an operation has all that it depends
+tiles that may be active at once.  First come, first served, by the moment at which an operation has all that it depends
 on, ties by id: the digital units, the network on the chip and the links; one that waits for a link is not overtaken on
-its other links.  On an axis with ``contention = "fair"`` transfers share the
-bandwidth, max-min.  Everything else overlaps as the dependencies allow.
+its other links.  With ``[network] queue = "program"`` a link serves what waits for it in program order.  On an axis with ``contention = "fair"`` transfers share the bandwidth, max-min.  Everything else overlaps as the
+dependencies allow.
 """
 
 from collections.abc import Sequence
