@@ -1,8 +1,6 @@
 """A checkpoint comes back bit for bit, or not at all."""
 
 import errno
-import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -27,6 +25,7 @@ from rpucluster.checkpoint import (
     write_pieces,
 )
 from rpucluster.errors import RunDirectoryError, RunError
+from rpucluster.files import read_sealed, write_sealed
 from rpucluster.shard_state import weights_in
 from tests.run_fixtures import write_checkpoint
 
@@ -152,10 +151,9 @@ def test_going_back_and_on_again_replaces_what_was_newer(tmp_path: Path) -> None
 
 def rewritten(folder: Path, change: Any) -> None:
     """Change the manifest and give it the checksum that belongs to it, as a foreign program could."""
-    content = json.loads((folder / MANIFEST).read_text())["manifest"]
+    content = read_sealed(folder / MANIFEST)
     change(content)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    (folder / MANIFEST).write_text(json.dumps({"sha256": digest, "manifest": content}))
+    write_sealed(folder / MANIFEST, content)
 
 
 @pytest.mark.parametrize(
