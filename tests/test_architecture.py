@@ -71,6 +71,7 @@ FLOORS = {
     "progress": 15,
     "doctor": 15,
     "experiments": 16,
+    "watch": 16,
     "cli": 17,
     "__main__": 18,
 }

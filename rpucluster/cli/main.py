@@ -24,6 +24,7 @@ for _command in (
     models.profile,
     models.collective,
     projection.project,
+    runs.watch,
     runs.report,
     experiments.reproduce,
     experiments.doctor,
