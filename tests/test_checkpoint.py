@@ -178,12 +178,26 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path, change: Any, told: str) -
 
 
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path: Path) -> None:
-    """A manifest that promises a petabyte meets a row group that does not."""
+    """A piece is no larger than its file, nor a layer than its pieces, whatever a manifest promises."""
     folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
     rewritten(folder, lambda m: m["files"][0]["pieces"][0].__setitem__(5, 1 << 48))
-    found = open_checkpoint(folder)
+    with pytest.raises(RunDirectoryError, match=r"a piece weights of 281474976710656 x 3 values in \d+ bytes"):
+        open_checkpoint(folder)
+    rewritten(write_checkpoint(tmp_path, some_weights(), TOLD, 7), lambda m: move(m["files"][0], 1 << 48))
+    with pytest.raises(RunDirectoryError, match="weights of replica 0, layer 0 are not all there"):
+        weights_in(open_checkpoint(folder).files)
+
+
+def move(file: dict[str, Any], row: int) -> None:
+    """Say that the first piece of a file begins there."""
+    file["pieces"][0][3] = row
+
+
+def test_a_piece_that_is_not_where_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
+    rewritten(folder, lambda m: move(m["files"][0], 1))
     with pytest.raises(RunDirectoryError, match="piece 0 is not the one of the manifest"):
-        fill(np.zeros((5, 3), np.float32), (0, 0, "weights"), (0, 0), found.files)
+        fill(np.zeros((5, 3), np.float32), (0, 0, "weights"), (0, 0), open_checkpoint(folder).files)
 
 
 def test_a_compressed_file_is_not_ours(tmp_path: Path) -> None:

@@ -147,7 +147,9 @@ def _manifest(folder: Path) -> tuple[dict[Path, WrittenFile], Mapping[str, Any]]
             )
         files = [WrittenFile.from_dict(file) for file in manifest["files"]]
         told: Mapping[str, Any] = manifest["told"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(told, dict):
+            raise ValueError("told is no table")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunDirectoryError(f"{path}: not a manifest of rpucluster: {reason}") from None
     return {folder / file.name: file for file in files}, told
