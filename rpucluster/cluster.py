@@ -88,6 +88,10 @@ class Accelerator(Spec):
     """Whether a layer begins with the first vector that the one before has finished, on the same accelerator, instead
     of with the last.  U: the paper does not say; our assumption is the simpler machine."""
 
+    queue: Literal["arrival", "program"] = "arrival"
+    """What the digital units do first where work waits for them: what came first, or what stands first in the program,
+    which is the order of the schedule.  U: our assumption is the simpler machine."""
+
     forward_time: Seconds = Field("80 ns", gt=0, lt=math.inf, validate_default=True)
     """Integration time of a forward pass.  S."""
     backward_time: Seconds = Field("80 ns", gt=0, lt=math.inf, validate_default=True)
