@@ -1,0 +1,8 @@
+"""Training steps on clusters of GPUs or CPUs, in closed form: the baselines that RPU clusters are compared with."""
+
+from rpucluster.conventional.links import Links as Links
+from rpucluster.conventional.memory import Memory as Memory
+from rpucluster.conventional.setting import Setting as Setting
+from rpucluster.conventional.step import ConventionalStep as ConventionalStep
+from rpucluster.conventional.step import baseline as baseline
+from rpucluster.conventional.step import step as step
