@@ -3,14 +3,15 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpucluster.collective import cost
 from rpucluster.conventional import Setting, step
-from rpucluster.conventional.memory import kept_bytes, stage_memory
-from rpucluster.conventional.stages import runs
+from rpucluster.conventional.chain import chain
+from rpucluster.conventional.memory import kept_bytes, stage_memories
 from rpucluster.conventional.work import works
 from rpucluster.errors import CapacityError, PlanError
 from rpucluster.model import Layer
@@ -212,35 +213,46 @@ def test_memory_of_weights_gradients_and_optimizer() -> None:
     assert (held.weights, held.gradients, held.optimizer) == (2 * parameters, 2 * parameters, 12 * parameters)
     assert step(shape, setting(bits=32), machine(1)).memory.gradients == 4 * parameters
     # the tied logits have the embedding once more where they are on another stage
-    split = setting(pipeline=2)
-    cut = runs(works(shape), 2)
-    both = sum(stage_memory(stage, [cut[stage]], split).weights for stage in range(2))
-    assert both == 2 * (parameters + 1024 * 256)
+    network = chain(shape)
+    stages = stage_memories(network, network.cuts(2), setting(pipeline=2))
+    assert sum(stage.weights for stage in stages) == 2 * (parameters + 1024 * 256)
 
 
-def test_1f1b_keeps_as_many_microbatches_as_stages_and_gpipe_all() -> None:
-    for schedule, flying in (("1f1b", 4), ("gpipe", 16)):
-        plan = setting(minibatch=16, pipeline=4, schedule=schedule)
-        one = stage_memory(0, [works(blocks(8))[:8]], setting(minibatch=1, pipeline=4)).activations
-        assert stage_memory(0, [works(blocks(8))[:8]], plan).activations == pytest.approx(flying * one)
+def test_stages_keep_what_is_in_flight() -> None:
+    """1F1B keeps as many microbatches as there are stages from here on, GPipe all of them; interleaved, a stage of r
+    runs has 2 (p - s - 1) + (r - 1) p + 1 of its runs in flight (Narayanan et al. 2021, section 2.2)."""
+    whole = chain(blocks(8))
+    one = stage_memories(whole, whole.cuts(4), setting(minibatch=1, pipeline=4))[0].activations
+    for schedule, runs, flying in (("1f1b", 1, [4, 3, 2]), ("gpipe", 1, [16] * 3), ("interleaved", 2, [5.5, 4.5, 3.5])):
+        plan = setting(minibatch=16, pipeline=4, virtual_stages=runs, schedule=schedule)
+        held = stage_memories(whole, whole.cuts(4 * runs), plan)
+        assert [stage.activations / one for stage in held[:3]] == pytest.approx(flying)
 
 
-@settings(max_examples=40, deadline=None)
-@given(count=st.integers(1, 12), network=st.sampled_from([alexnet, vgg16, resnet50]))
-def test_runs_are_the_chain_in_order(count: int, network: Any) -> None:
-    chain = works(network())
-    if count > len(chain):
+@settings(max_examples=60, deadline=None)
+@given(runs=st.integers(1, 12), sizes=st.lists(st.integers(1, 2000), min_size=2, max_size=14))
+def test_runs_are_the_chain_in_order(runs: int, sizes: list[int]) -> None:
+    network = chain(mlp(sizes).layers)
+    if runs > len(sizes) - 1:
         with pytest.raises(PlanError, match="blocks; write at most as many"):
-            runs(chain, count)
+            network.cuts(runs)
         return
-    cut = runs(chain, count)
-    assert [work for run in cut for work in run] == chain
-    assert all(cut)
+    cuts = network.cuts(runs)
+    assert (cuts[0], cuts[-1], len(cuts)) == (0, len(sizes) - 1, runs + 1)
+    assert (cuts[1:] > cuts[:-1]).all()
+    assert (network.per_run(cuts).sum(axis=0) == network.counts[-1]).all()
+    # no run is further from an even share than the largest layer, unless runs of one layer push it
+    macs = network.macs[cuts[1:] - 1]
+    even = network.macs[-1] * np.arange(1, runs + 1) / runs
+    if len(sizes) > 3 * runs and min(sizes) * 2 > max(sizes):
+        assert (abs(macs - even) <= max(work.macs for work in network.kinds)).all()
 
 
 def test_equal_blocks_are_shared_evenly_and_logits_go_last() -> None:
-    cut = runs(works(gpt(layers=12, hidden=64, heads=4, sequence=32, vocabulary=5000)), 6)
-    assert [len(run) for run in cut] == [8, 8, 8, 8, 8, 9]
+    network = chain(gpt(layers=12, hidden=64, heads=4, sequence=32, vocabulary=5000))
+    assert network.per_run(network.cuts(6)).sum(axis=1).tolist() == [8, 8, 8, 8, 8, 9]
+    # the first attention has the embedding: five kinds of a block and the logits
+    assert len(network.kinds) == 6
 
 
 def test_half_size_halves() -> None:

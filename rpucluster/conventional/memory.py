@@ -1,8 +1,11 @@
 """What an accelerator of a stage has to hold: weights, gradients, optimizer state, activations."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rpucluster.conventional.chain import Chain
 from rpucluster.conventional.setting import Setting
 from rpucluster.conventional.work import Work
 from rpucluster.errors import CapacityError
@@ -32,27 +35,38 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.working
 
 
-def stage_parameters(stage: Sequence[Work], setting: Setting) -> float:
-    """Parameters of one tensor rank of a stage; norms are counted as if they were shared too."""
-    held = sum(work.layer.parameters for work in stage)
-    if setting.parallel.pipeline > 1:  # the other end of the pipeline has the embedding
-        held += sum(work.layer.weights for work in stage if work.layer.tied)
-    return held / setting.parallel.tensor
+def parameters(work: Work, setting: Setting) -> float:
+    """Parameters of a layer that one tensor rank holds; norms are counted as if they were shared too."""
+    # where there are stages, the other end of the pipeline has the embedding
+    copied = work.layer.weights if work.layer.tied and setting.parallel.pipeline > 1 else 0
+    return (work.layer.parameters + copied) / setting.parallel.tensor
 
 
-def stage_memory(stage: int, own: Sequence[Sequence[Work]], setting: Setting) -> Memory:
-    """What an accelerator of a stage holds, whose runs of layers are `own`, when it holds most."""
+def stage_memories(chain: Chain, cuts: NDArray[np.int64], setting: Setting) -> list[Memory]:
+    """What an accelerator of each stage holds when it holds most; the runs of the chain go round the stages."""
     parallel = setting.parallel
-    parameters = sum(stage_parameters(run, setting) for run in own)
-    flying = in_flight(parallel.schedule, stage, parallel.pipeline, setting.microbatches, parallel.virtual_stages)
-    waiting = sum(_kept_bytes(run, setting) for run in own) / len(own)
-    return Memory(
-        weights=parameters * setting.element_bytes,
-        gradients=parameters * setting.gradient_bytes,
-        optimizer=parameters * ADAM_BYTES,
-        activations=flying * waiting,
-        working=max(_working_bytes(run, setting) for run in own),
-    )
+    stages, chunks = parallel.pipeline, parallel.virtual_stages
+    recompute = setting.options.recompute
+    layers = chain.per_run(cuts).reshape(chunks, stages, -1).sum(axis=0)
+    held = layers @ np.array([parameters(work, setting) for work in chain.kinds])
+    # the last layer goes back at once and works on what it has
+    kept = [0.0 if work.ends else kept_bytes(work, setting, recompute) for work in chain.kinds]
+    waiting = layers @ np.array(kept) / chunks
+    back = [kept_bytes(work, setting, "none") - bytes_ for work, bytes_ in zip(chain.kinds, kept, strict=True)]
+    distinct = {block: sum(back[kind] for kind in block) for block in set(chain.blocks)}
+    largest = np.maximum.reduceat([distinct[block] for block in chain.blocks], cuts[:-1])
+    working = largest.reshape(chunks, stages).max(axis=0)
+    return [
+        Memory(
+            weights=float(held[stage]) * setting.element_bytes,
+            gradients=float(held[stage]) * setting.gradient_bytes,
+            optimizer=float(held[stage]) * ADAM_BYTES,
+            activations=in_flight(parallel.schedule, stage, stages, setting.microbatches, chunks)
+            * float(waiting[stage]),
+            working=float(working[stage]),
+        )
+        for stage in range(stages)
+    ]
 
 
 def check(memory: Memory, stage: int, processor: Processor, cluster: str) -> None:
@@ -79,20 +93,3 @@ def kept_bytes(work: Work, setting: Setting, recompute: str) -> float:
         if recompute == "none":
             elements += work.score_kept / ranks
     return setting.microbatch * setting.element_bytes * elements
-
-
-def _kept_bytes(run: Sequence[Work], setting: Setting) -> float:
-    # the last layer goes back at once and works on what it has
-    return sum(kept_bytes(work, setting, setting.options.recompute) for work in run if not work.ends)
-
-
-def _working_bytes(run: Sequence[Work], setting: Setting) -> float:
-    largest = block = 0.0
-    for work in run:
-        if work.opens:
-            block = 0.0
-        block += kept_bytes(work, setting, "none") - (
-            kept_bytes(work, setting, setting.options.recompute) if not work.ends else 0.0
-        )
-        largest = max(largest, block)
-    return largest

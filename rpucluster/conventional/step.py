@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rpucluster.cluster import Cluster
+from rpucluster.conventional.chain import Chain, chain
 from rpucluster.conventional.links import Links, Spent
-from rpucluster.conventional.memory import Memory, check, stage_memory, stage_parameters
+from rpucluster.conventional.memory import Memory, check, parameters, stage_memories
 from rpucluster.conventional.setting import Setting
-from rpucluster.conventional.stages import runs
 from rpucluster.conventional.times import LayerTimes, layer_times
-from rpucluster.conventional.work import Work, works
 from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.model import Layer
-from rpucluster.processor import Processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,22 +67,6 @@ class ConventionalStep:
         return self.flops / (self.modelled_step_s * self.accelerators)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """One stage and microbatch."""
-
-    forward_s: float = 0.0
-    backward_s: float = 0.0
-    recompute_s: float = 0.0
-    tensor_s: float = 0.0
-    flops: float = 0.0
-    link_energy_J: float = 0.0
-
-    @property
-    def slot_s(self) -> float:
-        return self.forward_s + self.backward_s + self.recompute_s + self.tensor_s
-
-
 def baseline(job: Job, cluster: Cluster, links: Links | None = None) -> ConventionalStep:
     """One training step of a job on a cluster of GPUs or CPUs; `links` may be shared by calls on one network.
 
@@ -112,57 +97,57 @@ def step(layers: Sequence[Layer], setting: Setting, cluster: Cluster, links: Lin
             f"[parallel] tensor x pipeline x data = {accelerators} but {cluster.name} has {cluster.accelerators} "
             f"accelerators; lower one, or raise a [network.axis] size"
         )
-    chain = works(layers)
+    network = layers if isinstance(layers, Chain) else chain(layers)
     stages, chunks = parallel.pipeline, parallel.virtual_stages
-    cut = runs(chain, stages * chunks)
-    own = [cut[stage::stages] for stage in range(stages)]
-    memory = max(
-        ((stage_memory(stage, own[stage], setting), stage) for stage in range(stages)), key=lambda held: held[0].total
-    )
-    check(*memory, processor, cluster.name)
+    cuts = network.cuts(stages * chunks)
+    memories = stage_memories(network, cuts, setting)
+    fullest = max(range(stages), key=lambda stage: memories[stage].total)
+    check(memories[fullest], fullest, processor, cluster.name)
 
-    priced: dict[tuple[object, ...], LayerTimes] = {}
-    slots = [_stage([work for run in mine for work in run], setting, processor, links, priced) for mine in own]
-    slowest = max(range(stages), key=lambda stage: slots[stage].slot_s)
-    slot, microbatches = slots[slowest], setting.microbatches
+    # (stages, kinds) times (kinds, columns): what a stage takes for one microbatch
+    layers_of = network.per_run(cuts).reshape(chunks, stages, -1).sum(axis=0)
+    priced = [layer_times(work, setting, processor, links) for work in network.kinds]
+    totals = layers_of @ np.array(priced)
+    slots = totals[:, :4].sum(axis=1)
+    slowest = int(slots.argmax())
+    slot, microbatches = LayerTimes(*totals[slowest].tolist()), setting.microbatches
 
-    send_s, send_J = _sends(cut, setting, links)
-    sent_s = microbatches * send_s
+    send_s, send_J = _sends(network, cuts, setting, links)
     # while the pipeline fills, the other stages take a slot of theirs, sends included
-    others = sum(each.slot_s for each in slots) - slot.slot_s
-    bubble = (others + (stages - 1) * send_s) / chunks
+    bubble = (float(slots.sum() - slots[slowest]) + (stages - 1) * send_s) / chunks
 
-    parameters = [sum(stage_parameters(run, setting) for run in mine) for mine in own]
-    data = links.data(setting, max(parameters) * setting.gradient_bytes)
-    data_s = max(0.0, data.modelled_s - slot.backward_s) if setting.options.overlap_data else data.modelled_s
-    tied = sum(work.layer.weights for work in cut[-1] if work.layer.tied) / parallel.tensor
+    held = float((layers_of @ np.array([parameters(work, setting) for work in network.kinds])).max())
+    data = links.data(setting, held * setting.gradient_bytes)
+    data_s = data.hidden(slot.backward_s if setting.options.overlap_data else 0.0).modelled_s
+    tied = sum(work.layer.weights for work in network.kinds if work.layer.tied) / parallel.tensor
     shared = links.ends(setting, tied * setting.gradient_bytes)
-    optimizer_s = processor.stream_s(max(parameters) * optimizer_traffic(setting))
+    optimizer_s = processor.stream_s(held * optimizer_traffic(setting))
 
-    modelled = microbatches * slot.slot_s + sent_s + bubble + data_s + shared.modelled_s + optimizer_s
+    flush_s = data_s + shared.modelled_s + optimizer_s
+    modelled = microbatches * (float(slots[slowest]) + send_s) + bubble + flush_s
     groups = parallel.tensor * stages
     link_energy = (
-        parallel.data * microbatches * (sum(each.link_energy_J for each in slots) + send_J)
+        parallel.data * microbatches * (float(totals[:, 5].sum()) + send_J)
         + groups * data.energy_J
         + parallel.tensor * parallel.data * shared.energy_J
     )
-    busy = [microbatches * (each.slot_s + send_s) + data_s + shared.modelled_s + optimizer_s for each in slots]
-    board = sum(processor.busy_power * seconds + processor.idle_power * (modelled - seconds) for seconds in busy)
+    busy_s = microbatches * (float(slots.sum()) + stages * send_s) + stages * flush_s
+    board = processor.busy_power * busy_s + processor.idle_power * (stages * modelled - busy_s)
     return ConventionalStep(
         modelled_step_s=modelled,
         forward_s=microbatches * slot.forward_s,
         backward_s=microbatches * slot.backward_s,
         recompute_s=microbatches * slot.recompute_s,
         tensor_s=microbatches * slot.tensor_s,
-        pipeline_s=sent_s,
+        pipeline_s=microbatches * send_s,
         bubble_s=bubble,
         data_s=data_s + shared.modelled_s,
         optimizer_s=optimizer_s,
         energy_J=parallel.tensor * parallel.data * board + link_energy,
-        flops=parallel.tensor * parallel.data * microbatches * sum(each.flops for each in slots),
+        flops=parallel.tensor * parallel.data * microbatches * float(totals[:, 4].sum()),
         accelerators=accelerators,
         samples=parallel.data * setting.minibatch,
-        memory=memory[0],
+        memory=memories[fullest],
     )
 
 
@@ -175,24 +160,7 @@ def optimizer_traffic(setting: Setting) -> float:
     return (setting.gradient_bytes + 4) + 8 + 4 + 8 + 28 + (4 + setting.element_bytes)
 
 
-def _stage(
-    stage: Sequence[Work],
-    setting: Setting,
-    processor: Processor,
-    links: Links,
-    priced: dict[tuple[object, ...], LayerTimes],
-) -> _Stage:
-    times = []
-    for work in stage:
-        shape = tuple(value for key, value in vars(work.layer).items() if key != "name")
-        key = (work.split, work.gathers, work.ends, shape)
-        if key not in priced:
-            priced[key] = layer_times(work, setting, processor, links)
-        times.append(priced[key])
-    return _Stage(**{name: sum(getattr(each, name) for each in times) for name in vars(_Stage())})
-
-
-def _sends(cut: Sequence[Sequence[Work]], setting: Setting, links: Links) -> tuple[float, float]:
+def _sends(network: Chain, cuts: NDArray[np.int64], setting: Setting, links: Links) -> tuple[float, float]:
     """Seconds of a slot that a stage spends on sends, and joules of those of all stages, for one microbatch.
 
     An activation is sent on and an error back for each of its runs.  Together, a send hides the receipt that goes the
@@ -201,14 +169,15 @@ def _sends(cut: Sequence[Sequence[Work]], setting: Setting, links: Links) -> tup
     if setting.parallel.pipeline == 1:
         return 0.0, 0.0
     ranks, options = setting.parallel.tensor, setting.options
-    elements = max(run[-1].layer.outputs + run[-1].layer.carried for run in cut[:-1])
+    lasts = [network.kinds[kind].layer for kind in network.last(cuts)]
+    elements = max(layer.outputs + layer.carried for layer in lasts)
     nbytes = setting.microbatch * setting.element_bytes * elements
     shares = setting.sequence_parallel or options.scatter_gather
     sent = links.stages(setting, nbytes / ranks if shares else nbytes)
     # sequence parallelism goes on with the shares
     gathered = Spent() if setting.sequence_parallel or not shares else links.tensor("all_gather", setting, nbytes)
     each_run = 2 if options.sends == "together" else 4
-    crossings = 2 * (len(cut) - 1)
+    crossings = 2 * (len(cuts) - 2)
     return (
         each_run * setting.parallel.virtual_stages * (sent.modelled_s + gathered.modelled_s),
         crossings * (ranks * sent.energy_J + gathered.energy_J),

@@ -1,6 +1,6 @@
 """How long one layer takes for one microbatch on the tensor ranks of a stage."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rpucluster.conventional.collectives import tensor_collectives
 from rpucluster.conventional.links import Links
@@ -9,9 +9,8 @@ from rpucluster.conventional.work import Work
 from rpucluster.processor import Processor
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerTimes:
-    """Seconds of one layer and microbatch, on each of the ranks that share it."""
+class LayerTimes(NamedTuple):
+    """One layer and microbatch, on each of the ranks that share it; the seconds come first and make a slot."""
 
     forward_s: float
     backward_s: float
@@ -24,11 +23,6 @@ class LayerTimes:
     """Floating-point operations of matrix products on one rank, recomputation included."""
     link_energy_J: float
     """Of the collectives, on all ranks together."""
-
-    @property
-    def compute_s(self) -> float:
-        """All but the collectives."""
-        return self.forward_s + self.backward_s + self.recompute_s
 
 
 def layer_times(work: Work, setting: Setting, processor: Processor, links: Links) -> LayerTimes:
