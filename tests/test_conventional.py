@@ -1,6 +1,7 @@
 """Training steps on GPUs: against published closed forms, and what must hold for any network and machine."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rpucluster.cluster import load_cluster
 from rpucluster.collective import cost
-from rpucluster.conventional import Setting, step
-from rpucluster.conventional.chain import chain
+from rpucluster.conventional import Links, Setting, baseline, chain, step
 from rpucluster.conventional.memory import kept_bytes, stage_memories
 from rpucluster.conventional.work import works
 from rpucluster.errors import CapacityError, PlanError
+from rpucluster.job import load_job
 from rpucluster.model import Layer
 from rpucluster.model.images import alexnet, resnet50, vgg16
 from rpucluster.model.network import mlp
@@ -289,6 +291,38 @@ def test_plans_of_rpus_are_refused(change: dict[str, Any], message: str) -> None
     with pytest.raises(PlanError) as error:
         setting(**change)
     assert message in str(error.value)
+
+
+def test_a_job_on_gpus(tmp_path: Path) -> None:
+    """A job gives the same step as its layers and settings; its defaults are Megatron's best practice."""
+    path = tmp_path / "small.toml"
+    path.write_text(
+        """
+[model]
+preset = "gpt3-125m"
+[data]
+name = "none"
+samples = 1000
+[train]
+epochs = 1
+minibatch = 8
+microbatch = 2
+learning_rate = 0.01
+[parallel]
+tensor = 2
+data = 4
+schedule = "1f1b"
+"""
+    )
+    job, cluster = load_job(path), load_cluster("a100_3072")
+    found = baseline(job, cluster)
+    best = {"recompute": "selective", "sequence_parallel": True, "overlap_tensor": True}
+    plan = setting(minibatch=8, microbatch=2, tensor=2, data=4, options=best, bits=32)
+    shape = gpt(layers=12, hidden=768, heads=12, sequence=2048, vocabulary=51200)
+    assert found == step(chain(shape), plan, cluster)
+    assert (found.samples, found.accelerators) == (32, 8)
+    links = Links(cluster.network)
+    assert baseline(job, cluster, links, chain(job.network.layers)) == baseline(job, cluster, links) == found
 
 
 def test_more_than_there_are() -> None:

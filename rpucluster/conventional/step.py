@@ -67,10 +67,12 @@ class ConventionalStep:
         return self.flops / (self.modelled_step_s * self.accelerators)
 
 
-def baseline(job: Job, cluster: Cluster, links: Links | None = None) -> ConventionalStep:
-    """One training step of a job on a cluster of GPUs or CPUs; `links` may be shared by calls on one network.
+def baseline(job: Job, cluster: Cluster, links: Links | None = None, network: Chain | None = None) -> ConventionalStep:
+    """One training step of a job on a cluster of GPUs or CPUs, whose `[parallel] data_sync` is an all-reduce there.
 
-    Raises `PlanError` for a plan that the cluster cannot take, `CapacityError` for one that does not fit.
+    Calls on one network of accelerators may share `links`, those of one network of layers `network`, a `chain` of them;
+    both take longer to make than a plan takes.  Raises `PlanError` for a plan that the cluster cannot take,
+    `CapacityError` for one that does not fit.
     """
     setting = Setting(
         parallel=job.parallel,
@@ -79,10 +81,12 @@ def baseline(job: Job, cluster: Cluster, links: Links | None = None) -> Conventi
         options=job.conventional,
         words=job.words,
     )
-    return step(job.network.layers, setting, cluster, links)
+    return step(job.network.layers if network is None else network, setting, cluster, links)
 
 
-def step(layers: Sequence[Layer], setting: Setting, cluster: Cluster, links: Links | None = None) -> ConventionalStep:
+def step(
+    layers: Sequence[Layer] | Chain, setting: Setting, cluster: Cluster, links: Links | None = None
+) -> ConventionalStep:
     """The same of a chain of layers.
 
     With m microbatches over p stages in v runs each, a step takes m slots of the slowest stage and one of each other
