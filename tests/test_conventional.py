@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpucluster.cluster import load_cluster
-from rpucluster.collective import cost
+from rpucluster.collective import cost, send_cost
 from rpucluster.conventional import Links, Setting, baseline, chain, step
 from rpucluster.conventional.memory import kept_bytes, stage_memories
 from rpucluster.conventional.work import works
@@ -20,6 +20,7 @@ from rpucluster.model import Layer
 from rpucluster.model.images import alexnet, resnet50, vgg16
 from rpucluster.model.network import mlp
 from rpucluster.model.transformer import block, gpt
+from rpucluster.topology import Network
 from tests.conventional import machine, setting
 
 DEGREES = st.sampled_from([1, 2, 4, 8])
@@ -323,6 +324,86 @@ schedule = "1f1b"
     assert (found.samples, found.accelerators) == (32, 8)
     links = Links(cluster.network)
     assert baseline(job, cluster, links, chain(job.network.layers)) == baseline(job, cluster, links) == found
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    key=st.sampled_from(["peak_rate", "memory_bandwidth", "bandwidth", "latency", "kernel_time", "half_size"]),
+    tensor=st.sampled_from([1, 4]),
+    pipeline=st.sampled_from([1, 2]),
+    data=st.sampled_from([1, 2]),
+    recompute=st.sampled_from(["none", "selective", "full"]),
+)
+def test_a_better_machine_is_never_slower(key: str, tensor: int, pipeline: int, data: int, recompute: str) -> None:
+    worse: dict[str, Any] = {
+        "peak_rate": "100 TFLOP/s", "memory_bandwidth": "1 TB/s", "bandwidth": "20 GB/s", "latency": "2 us",
+        "kernel_time": "4 us", "half_size": 50.0,
+    }  # fmt: skip
+    better = worse | {
+        key: {
+            "peak_rate": "200 TFLOP/s", "memory_bandwidth": "2 TB/s", "bandwidth": "40 GB/s", "latency": "1 us",
+            "kernel_time": "2 us", "half_size": 25.0,
+        }[key]
+    }  # fmt: skip
+    plan = setting(tensor=tensor, pipeline=pipeline, data=data, options={"recompute": recompute})
+    shape = gpt(layers=4, hidden=256, heads=8, sequence=128, vocabulary=1024)
+    seconds = []
+    for keys in (worse, better):
+        network = {"bandwidth": keys.pop("bandwidth"), "latency": keys.pop("latency")}
+        seconds.append(step(shape, plan, machine(16, network=network, **keys)).modelled_step_s)
+    assert seconds[1] <= seconds[0] * (1 + 1e-12)
+    if key in ("memory_bandwidth", "kernel_time", "half_size"):  # always something of these
+        assert seconds[1] < seconds[0]
+
+
+def test_groups_that_straddle_nodes_are_the_slow_ones() -> None:
+    """Of tensor groups of six on nodes of eight two in four straddle: the step waits for them, the energy is of all."""
+    axes = [
+        {"name": "node", "kind": "switch", "size": 8, "bandwidth": "100 GB/s", "latency": "1 us"},
+        {"name": "rail", "kind": "switch", "size": 3, "bandwidth": "10 GB/s", "latency": "5 us"},
+    ]
+    cluster = machine(1).model_copy(update={"network": Network.model_validate({"axis": axes})})
+    links, plan, nbytes = Links(cluster.network), setting(tensor=6, data=4), 1e6
+    groups = [range(first, first + 6) for first in range(0, 24, 6)]
+    each = [cost("all_reduce", group, [nbytes] * 6, cluster.network) for group in groups]
+    assert each[0].modelled_s < each[1].modelled_s
+    found = links.tensor("all_reduce", plan, nbytes)
+    assert found.modelled_s == pytest.approx(max(price.modelled_s for price in each))
+    assert found.energy_J == pytest.approx(sum(price.energy_J for price in each) / 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.permutations([2, 3, 4]),
+    placement=st.permutations(["tensor", "pipeline", "data"]),
+)
+def test_the_mesh_has_each_accelerator_once_and_its_innermost_axis_side_by_side(
+    sizes: list[int], placement: list[str]
+) -> None:
+    tensor, pipeline, data = sizes
+    mesh = setting(tensor=tensor, pipeline=pipeline, data=data, placement=placement).mesh
+    assert mesh.shape == (data, pipeline, tensor)
+    assert sorted(mesh.ravel().tolist()) == list(range(24))
+    axis = ["data", "pipeline", "tensor"].index(placement[0])
+    assert (np.diff(mesh, axis=axis) == 1).all()
+
+
+def test_a_network_that_is_written_out_link_by_link() -> None:
+    """GPUs on the fat tree: sends up to its spine are the slow ones, so the pipeline moves at their pace."""
+    tree = load_cluster("fat_tree16")
+    cluster = tree.model_copy(update={"chip": machine(1).chip})
+    plan = setting(pipeline=16, minibatch=1)
+    found = step(blocks(16), plan, cluster)
+    nbytes = 2 * 128 * 256
+    ways = [send_cost(stage, stage + 1, nbytes, tree.network).modelled_s for stage in range(15)]
+    assert max(ways) > min(ways)
+    assert found.pipeline_s == pytest.approx(2 * max(ways))
+
+
+def test_a_slow_gpu_is_refused() -> None:
+    cluster = load_cluster("a100_3072", ['faults.slow_accelerators={"3" = 1.5}'])
+    with pytest.raises(PlanError, match="slow_accelerators is for RPUs"):
+        step(blocks(1), setting(), cluster)
 
 
 def test_more_than_there_are() -> None:

@@ -1,6 +1,10 @@
 """How a job is spread over conventional accelerators: degrees, batches, widths and options in one value."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rpucluster.errors import PlanError
 from rpucluster.job.conventional import ConventionalSpec
@@ -57,12 +61,11 @@ class Setting:
         """The part of what tensor ranks share only in sequence parallelism that one of them has."""
         return 1 / self.parallel.tensor if self.sequence_parallel else 1.0
 
-    def place(self, replica: int, stage: int, rank: int) -> int:
-        """The accelerator at a place of the mesh; `placement` names the innermost axis first."""
-        parallel, number, stride = self.parallel, 0, 1
-        at = {"tensor": rank, "pipeline": stage, "data": replica}
-        sizes = {"tensor": parallel.tensor, "pipeline": parallel.pipeline, "data": parallel.data}
-        for axis in parallel.placement:
-            number += at[axis] * stride
-            stride *= sizes[axis]
-        return number
+    @property
+    def mesh(self) -> NDArray[np.int64]:
+        """The accelerator of each replica, stage and tensor rank; `placement` names the innermost axis first."""
+        parallel = self.parallel
+        sizes = {"data": parallel.data, "pipeline": parallel.pipeline, "tensor": parallel.tensor}
+        outermost_first = parallel.placement[::-1]
+        numbers = np.arange(math.prod(sizes.values())).reshape([sizes[axis] for axis in outermost_first])
+        return numbers.transpose([outermost_first.index(axis) for axis in sizes])

@@ -101,6 +101,10 @@ def step(
             f"[parallel] tensor x pipeline x data = {accelerators} but {cluster.name} has {cluster.accelerators} "
             f"accelerators; lower one, or raise a [network.axis] size"
         )
+    if cluster.faults.slowdowns:
+        raise PlanError(
+            "[faults] slow_accelerators is for RPUs; leave it out for GPUs and CPUs, or lower their peak_rate"
+        )
     network = layers if isinstance(layers, Chain) else chain(layers)
     stages, chunks = parallel.pipeline, parallel.virtual_stages
     cuts = network.cuts(stages * chunks)
