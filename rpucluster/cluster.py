@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from rpucluster.config import (
     AsTable,
@@ -201,6 +201,11 @@ class Cluster(Spec):
             except InputError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_in_the_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """With the name of the table, whether by alias or not."""
+        return {"accelerator" if key == "chip" else key: value for key, value in handler(self).items()}
 
     @property
     def accelerator(self) -> Accelerator:
