@@ -120,7 +120,7 @@ def test_the_job_of_the_design_is_read_as_written(tmp_path: Path) -> None:
 def test_tables_of_a_job_are_those_of_the_design_and_of_no_cluster() -> None:
     assert JOB_TABLES == (
         "model", "data", "train", "device", "algorithm", "update", "forward",
-        "backward", "parallel", "words", "evaluate", "run",
+        "backward", "parallel", "conventional", "words", "evaluate", "run",
     )  # fmt: skip
     assert not {"accelerator", "network"} & set(JOB_TABLES)
 

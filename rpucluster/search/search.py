@@ -4,14 +4,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 from rpucluster.cluster import Cluster
 from rpucluster.errors import CapacityError, PlanError
 from rpucluster.job import Job
+from rpucluster.projection.figures import figures
 from rpucluster.projection.step import Estimate, estimate
 from rpucluster.search.bounds import Bounds
-from rpucluster.search.space import Candidate, Kept, candidates
+from rpucluster.search.space import Candidate, Kept, batches
 
 Objective = Literal["time", "energy", "pareto"]
 MOST_REPLAYS = 200
@@ -29,13 +30,34 @@ class Found:
 
     @property
     def modelled_s(self) -> float:
-        """Seconds of a step."""
-        return self.estimate.step.modelled_s
+        """Seconds of a step, with its share of an averaging of the replicas."""
+        average = self.estimate.average
+        every = self.job.parallel.average_every
+        return self.estimate.step.modelled_s + (average.modelled_s / every if average else 0.0)
 
     @property
     def energy_J(self) -> float:
-        """Joules of a step."""
-        return self.estimate.step.all_J
+        """Joules of a step, with its share of an averaging."""
+        average = self.estimate.average
+        return self.estimate.step.all_J + (average.all_J / self.job.parallel.average_every if average else 0.0)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its columns: those of a projection, and what makes the plan."""
+        plan = self.candidate
+        keys = {
+            "minibatch": plan.minibatch,
+            "schedule": plan.schedule,
+            "virtual_stages": plan.virtual_stages,
+            "data_sync": plan.data_sync if plan.data > 1 or plan.data_sync == "gradient" else None,
+            "placement": list(plan.placement),
+            "bound_s": self.bound_s,
+            # what the averagings of a training add to each of its steps
+            "modelled_step_s": self.modelled_s,
+            "modelled_energy_J": self.energy_J,
+            "samples_per_s": plan.minibatch * plan.data / self.modelled_s if self.modelled_s else None,
+        }
+        return figures(self.job, self.estimate) | keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +96,8 @@ def search(
     """
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
-    plans = list(candidates(job, cluster, keep))
-    fitting = [plan for plan in plans if bounds.fits(plan)]
+    legal = list(batches(job, cluster, keep))
+    fitting = [plan for batch in legal if bounds.fits(batch.degrees) for plan in batch]
     if not fitting:
         raise _nothing_fits(job, cluster)
     bound = bounds.energy_J if by == "energy" else bounds.modelled_s
@@ -95,7 +117,7 @@ def search(
     found = sorted(tally.found, key=lambda each: each.energy_J if by == "energy" else each.modelled_s)
     return Search(
         found=tuple(_front(found) if by == "pareto" else found),
-        plans=len(plans),
+        plans=sum(batch.plans for batch in legal),
         fitting=len(fitting),
         bounded=len(fitting) - len(tally.found) - tally.refused - tally.left,
         replayed=len(tally.found),
