@@ -28,8 +28,8 @@ from tests.fuzz import Fuzzer
 
 MEMORY = 1 << 30
 """Bytes of address space that the cases may take beyond what the process has when it starts."""
-PATIENCE_S = 30.0
-"""For one case."""
+PATIENCE_S = 120.0
+"""For one case, on a machine that may stop for others in between."""
 
 
 def child(kind: str, start: int, stop: int, folder: Path, pipe: int) -> None:
