@@ -3,7 +3,7 @@
     python benchmarks/fault_injection.py [SEED]
 
 A small run on digits, finished or stopped half-way, is damaged in one file at a time: cut off, a bit flipped, emptied,
-removed.  Then `report`, `profile RUN`, `watch` and `run --resume` either say what is wrong (exit code 2, one line) or
+removed.  Then `report`, `profile RUN` and `run --resume` either say what is wrong (exit code 2, one line) or
 have to give what they give for the run as it was.  A run that --resume refuses is resumed from the checkpoint that the
 message offers.  Next a run is performed while the system refuses to write: on a file system of so many kilobytes
 (tmpfs, which needs root), with a limit on the size of files, from the n-th file that is put on the disk, and in
@@ -92,8 +92,7 @@ class Case:
         self.fresh(self.finished)
         self.report = command("report", str(self.folder), "--json")
         self.profile = command("profile", str(self.folder), "--json")
-        self.watch = command("watch", str(self.folder), "--json")
-        assert (self.report[0], self.profile[0], self.watch[0]) == (0, 0, 0)
+        assert (self.report[0], self.profile[0]) == (0, 0)
         assert resume(self.folder)[1] == self.result
 
     def fresh(self, template: Path) -> None:
@@ -104,7 +103,7 @@ class Case:
         """What each command makes of a damaged run."""
         found: dict[str, str] = {}
         if template == self.finished:
-            for name, expected in (("report", self.report), ("profile", self.profile), ("watch", self.watch)):
+            for name, expected in (("report", self.report), ("profile", self.profile)):
                 self.fresh(template)
                 damage(self.folder)
                 found[name] = judged(command(name, str(self.folder), "--json"), lambda d, e=expected: d[1] == e[1])
@@ -329,7 +328,7 @@ def same_outcomes(rows: list[dict[str, Any]]) -> dict[tuple[str, str, tuple[str,
     for row in rows:
         cells = tuple(
             "; ".join(row["outcomes"][who]) if who in row["outcomes"] else "-"
-            for who in ("report", "profile", "watch", "resume")
+            for who in ("report", "profile", "resume")
         )
         found[row["run"], row["file"], cells].append(f"{row['fault']} ({row['cases']})")
     return found
@@ -343,8 +342,8 @@ def table(found: dict[str, Any]) -> str:
         "# Faults in every file\n",
         f"Written by `fault_injection.py`, seed {found['seed']}: {cases} cases, {wrong} of them silently wrong or not "
         f"told in one line. In brackets how often.\n",
-        "| run | file | fault | `report` | `profile RUN` | `watch` | `run --resume` |",
-        "|---|---|---|---|---|---|---|",
+        "| run | file | fault | `report` | `profile RUN` | `run --resume` |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {run_} | {file} | {', '.join(faults)} | {' | '.join(cells)} |"
             for (run_, file, cells), faults in same_outcomes(found["damaged"]).items()

@@ -237,9 +237,9 @@ def table(result: dict[str, Any]) -> str:
             f"{row['same_weights'] and row['same_epochs']} | {row['left_behind']} |"
             for row in result["driver"]
         ),
-        "\nA driver that is killed before its first checkpoint is started anew. Plans of the last row: "
-        + "; ".join(f"{name} ({n})" for name, n in result["driver"][1]["plans"].items())
-        + ".",
+        "\nWhat is left then are two agents of Ray's own for each driver that was killed on Ray, which end by themselves "
+        "after 40 s; accelerators end at once. A driver that is killed before its first checkpoint is started anew. Plans "
+        "of the last row: " + "; ".join(f"{name} ({n})" for name, n in result["driver"][1]["plans"].items()) + ".",
     ]
     return "\n".join(lines) + "\n"
 
