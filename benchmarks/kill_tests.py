@@ -216,6 +216,7 @@ def table(result: dict[str, Any]) -> str:
     moments: Counter[str] = Counter()
     for row in rows:
         moments.update(row["when"])
+    plans = "; ".join(f"{name} ({n})" for name, n in result["driver"][1]["plans"].items())
     lines = [
         "# Kill tests\n",
         f"Written by `kill_tests.py`, seed {result['seed']}. Same: weights bit for bit, and metrics of all epochs.\n",
@@ -237,9 +238,9 @@ def table(result: dict[str, Any]) -> str:
             f"{row['same_weights'] and row['same_epochs']} | {row['left_behind']} |"
             for row in result["driver"]
         ),
-        "\nWhat is left then are two agents of Ray's own for each driver that was killed on Ray, which end by themselves "
-        "after 40 s; accelerators end at once. A driver that is killed before its first checkpoint is started anew. Plans "
-        "of the last row: " + "; ".join(f"{name} ({n})" for name, n in result["driver"][1]["plans"].items()) + ".",
+        "\nWhat is left then are two agents of Ray's own for each driver that was killed on Ray, which end by",
+        "themselves after 40 s; accelerators end at once. A driver that is killed before its first checkpoint is",
+        f"started anew. Plans of the last row: {plans}.",
     ]
     return "\n".join(lines) + "\n"
 
