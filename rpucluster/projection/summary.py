@@ -42,8 +42,10 @@ class Sums:
     """Of the whole machine, in one performance of a program."""
 
     modelled_s: float
+    accelerators: int
+    """Those that take part."""
     seconds: Mapping[str, float]
-    """By `COMPONENTS`, the mean over the accelerators that take part; they add up to `modelled_s`."""
+    """By `COMPONENTS`, the mean over these accelerators; they add up to `modelled_s`."""
     energy_J: Mapping[str, float]
     """By the components of `Energy`, and idle."""
     link_bytes: float
@@ -83,6 +85,7 @@ def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_powe
     energy["idle"] = idle_power * max(0.0, float(makespan - computing)) * float(weights.sum())
     return Sums(
         modelled_s=makespan,
+        accelerators=int(weights.sum()),
         seconds=seconds,
         energy_J=energy,
         link_bytes=float(by_price @ np.array(carried)) if carried else 0.0,
