@@ -6,9 +6,9 @@ carries.  The same object runs in this process and inside a Ray actor.  A progra
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from rpucluster import kernels
 from rpucluster.arrays import array_module, to_host
 from rpucluster.calls import Call
+from rpucluster.checkpoint import Piece as StatePiece
+from rpucluster.checkpoint import WrittenFile
 from rpucluster.cluster import Accelerator as AcceleratorSpec
 from rpucluster.errors import NumericalError
 from rpucluster.holdings import Holdings
@@ -26,6 +28,11 @@ from rpucluster.kernels import step
 from rpucluster.payloads import Payloads
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Program, Rewrite, Send
+from rpucluster.shard_state import restore, shard_pieces, take_weights
+from rpucluster.tallies import Counters as Counters
+from rpucluster.tallies import Counts as Counts
+from rpucluster.tallies import Score as Score
+from rpucluster.tallies import Steps as Steps
 from rpucluster.tape import Tape, write
 from rpucluster.tile_counts import PulseCount, ReadCount
 
@@ -33,52 +40,6 @@ Array = Any  # a NumPy or CuPy array
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Feed = step.Feed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """What some performances of a program, one after the other, need besides the weights."""
-
-    first_sample: int
-    """Index of the first sample since the start of training (or of evaluation): it keys the random numbers."""
-    learning_rate: float
-    indices: Ints
-    """Rows of the data set, shape (steps, global batch): of each step all replicas one after the other."""
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def part(self, start: int, stop: int) -> "Steps":
-        """The steps from `start` up to, without, `stop`."""
-        first = self.first_sample + start * self.indices.shape[1]
-        return Steps(first_sample=first, learning_rate=self.learning_rate, indices=self.indices[start:stop])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Sums over the samples that one accelerator scored."""
-
-    loss: float = 0.0
-    hits: int = 0
-    samples: int = 0
-
-    def __add__(self, other: "Score") -> "Score":
-        return Score(loss=self.loss + other.loss, hits=self.hits + other.hits, samples=self.samples + other.samples)
-
-
-@dataclass(kw_only=True)
-class Counts:
-    """What an accelerator did, counted where it was done."""
-
-    reads: ReadCount = field(default_factory=ReadCount)
-    pulses: PulseCount = field(default_factory=PulseCount)
-    programmed_pulses: int = 0
-    emitted: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Elements given, by (program, operation)."""
-    absorbed: Counter[tuple[str, int, int]] = field(default_factory=Counter)
-    """Elements taken, by (program, operation, giver)."""
-    performed: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Analog vector passes and update cycles, by (program, operation)."""
 
 
 _CELL_VECTORS = 1 << 28
@@ -112,11 +73,14 @@ class Accelerator:
         self.number = number
         self._xp = array_module(job.run.arrays)
         self._plan = plan
+        self._blocks = {shard.layer: shard.block for shard in plan.shards() if shard.accelerator == number}
         self._holdings = Holdings(number, job, spec, plan, self._xp)
         self._prepare = kernels.step_performer(self._xp)
         self._scripts: dict[str, _Script] = {}
         self._data: dict[str, tuple[Array, Array]] = {}
         self._programmed_pulses = 0
+        self.beats = 0
+        """Pieces of work so far: what does not grow for long hangs."""
 
     # --- what the pool calls ---
 
@@ -177,6 +141,7 @@ class Accelerator:
         if len(script.tape.rows) and feed.indices.shape[1] != script.program.samples:
             raise ValueError(f"{feed.indices.shape[1]} samples a step for a program of {script.program.samples}")
         pieces, emits = script.calls[call_index]
+        self.beats += 1
         if len(pieces) == 1:
             pieces[0](feed, first, last, inbox)
         else:
@@ -191,6 +156,43 @@ class Accelerator:
         hits, samples, loss = int(counts[step.HITS]), int(counts[step.SCORED]), float(sums[step.LOSS])
         counts[step.HITS] = counts[step.SCORED] = sums[step.LOSS] = 0
         return Score(loss=loss, hits=hits, samples=samples)
+
+    def state(self) -> Iterator[StatePiece]:
+        """Everything that a restart needs besides `counters`, piece by piece: copies on the host."""
+        return shard_pieces(self._holdings, self._blocks)
+
+    @property
+    def state_bytes(self) -> int:
+        """About how much memory a copy of `state` takes."""
+        return sum(held.grid.nbytes for held in self._holdings.by_slot)
+
+    def restore(self, files: Mapping[Path, WrittenFile]) -> None:
+        """Continue from the pieces in the files of a checkpoint, of whatever plan.
+
+        Raises `RunDirectoryError` where they are of another network.
+        """
+        restore(self._holdings, self._blocks, files)
+
+    def take_weights(self, files: Mapping[Path, WrittenFile], replicas: int) -> None:
+        """Start from the effective weights in the files of a checkpoint of so many replicas."""
+        take_weights(self._holdings, self._blocks, files, replicas)
+
+    @property
+    def counters(self) -> Counters:
+        """What it has counted and scored and nobody has taken yet."""
+        held = self._holdings
+        return Counters(
+            replica=held.replica,
+            reports=held.reports,
+            counts=tuple(held.counts.tolist()),
+            sums=tuple(held.sums.tolist()),
+            programmed_pulses=self._programmed_pulses,
+        )
+
+    def set_counters(self, counters: Counters) -> None:
+        """Count on from there."""
+        self._holdings.counts[:], self._holdings.sums[:] = counters.counts, counters.sums
+        self._programmed_pulses = counters.programmed_pulses
 
     def weights(self, layer: int, rows: tuple[int, int]) -> tuple[int, int, Floats, Floats | None] | None:
         """What this accelerator holds of some rows of a layer; None where it holds nothing of them.
@@ -270,6 +272,7 @@ class Accelerator:
 
         def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
             for begin in range(first, last, together):
+                self.beats += 1
                 problem, row = perform(feed, begin, min(begin + together, last))
                 if problem:
                     layer = self._holdings.by_slot[rows[row, step.SLOT]].shard.index

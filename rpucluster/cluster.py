@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from rpucluster.config import (
     AsTable,
@@ -27,8 +27,9 @@ from rpucluster.config import (
     read_toml,
     validated,
 )
-from rpucluster.errors import InputError
+from rpucluster.errors import InputError, PlanError
 from rpucluster.periphery import Converters
+from rpucluster.processor import Processor
 from rpucluster.topology import Faults, Network
 
 CLUSTER_TABLES = ("accelerator", "network", "faults")
@@ -72,6 +73,8 @@ def _default_on_chip_bandwidth(data: dict[str, Any]) -> float:
 class Accelerator(Spec):
     """One RPU chip: its tiles, their periphery and timing, its digital side and what everything costs."""
 
+    kind: Literal["rpu"] = "rpu"
+    """What the accelerators are; `processor.Processor` describes the others."""
     preset: Literal["rpu-paper"] = "rpu-paper"
     """Gives the keys that are not written; `rpu-paper` is the top design of Gokmen & Vlasov 2016."""
 
@@ -87,6 +90,10 @@ class Accelerator(Spec):
     layer_streaming: bool = False
     """Whether a layer begins with the first vector that the one before has finished, on the same accelerator, instead
     of with the last.  U: the paper does not say; our assumption is the simpler machine."""
+
+    queue: Literal["arrival", "program"] = "arrival"
+    """What the digital units do first where work waits for them: what came first, or what stands first in the program,
+    which is the order of the schedule.  U: our assumption is the simpler machine."""
 
     forward_time: Seconds = Field("80 ns", gt=0, lt=math.inf, validate_default=True)
     """Integration time of a forward pass.  S."""
@@ -160,12 +167,30 @@ class Accelerator(Spec):
         return -(-tiles // self.active_tiles)
 
 
+_TAGS = {"rpu": "an RPU", "gpu": "a processor", "cpu": "a processor"}
+# not identifiers, so that error messages leave them out of the place of a key
+
+
+def _tag_of(table: Any) -> str | None:
+    kind = table.get("kind", "rpu") if isinstance(table, dict) else getattr(table, "kind", "rpu")
+    return _TAGS.get(kind) if isinstance(kind, str) else None
+
+
+Chip = Annotated[
+    Annotated[Accelerator, Tag("an RPU")] | Annotated[Processor, Tag("a processor")],
+    Discriminator(
+        _tag_of, custom_error_type="kind", custom_error_message='[accelerator] kind must be "rpu", "gpu" or "cpu"'
+    ),
+]
+"""What the `[accelerator]` table describes, by its `kind`."""
+
+
 class Cluster(Spec):
     """Accelerators of one kind and the network that joins them."""
 
     name: str
     """What reports call the machine; the stem of its file unless the file says otherwise."""
-    accelerator: Accelerator
+    chip: Chip = Field(alias="accelerator")
     """The `[accelerator]` table."""
     network: Network = Network()
     """The `[network]` table with its `[[network.axis]]` or `[[network.link]]` tables."""
@@ -180,6 +205,31 @@ class Cluster(Spec):
             except InputError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_in_the_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """With the name of the table, whether by alias or not."""
+        return {"accelerator" if key == "chip" else key: value for key, value in handler(self).items()}
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """One RPU of the cluster.  Raises `PlanError` where its accelerators are of another kind."""
+        if not isinstance(self.chip, Accelerator):
+            raise PlanError(
+                f'{self.name} has [accelerator] kind = "{self.chip.kind}", which has no tiles; name a cluster of RPUs '
+                f"here"
+            )
+        return self.chip
+
+    @property
+    def processor(self) -> Processor:
+        """One GPU or CPU of the cluster.  Raises `PlanError` where its accelerators are RPUs."""
+        if not isinstance(self.chip, Processor):
+            raise PlanError(
+                f'{self.name} has [accelerator] kind = "{self.chip.kind}"; name a cluster whose accelerators are of '
+                f'kind "gpu" or "cpu" here'
+            )
+        return self.chip
 
     @property
     def accelerators(self) -> int:

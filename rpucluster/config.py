@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     PlainSerializer,
+    Tag,
     TypeAdapter,
     ValidationError,
 )
@@ -34,6 +35,7 @@ _SI = {
     "energy per byte": "J/B",
     "power": "W",
     "rate": "op/s",
+    "floating-point rate": "FLOP/s",
 }
 
 
@@ -57,6 +59,7 @@ Joules = _quantity("energy")
 JoulesPerByte = _quantity("energy per byte")
 Watts = _quantity("power")
 OpsPerSecond = _quantity("rate")
+FlopsPerSecond = _quantity("floating-point rate")
 
 
 class Spec(BaseModel):
@@ -248,13 +251,24 @@ def _shown(value: object) -> str:
 
 def _keys_at(kind: Any, place: Sequence[str | int]) -> list[str]:
     """The keys that are known at a place of a `Spec`, through lists, optional tables and dataclasses."""
+    annotation: Any = kind
     for part in place:
-        if isinstance(part, int):
-            continue
         fields = _field_types(kind)
         if part in fields:
-            kind = _table_type(fields[part])
+            annotation = fields[part]
+            kind = _table_type(annotation)
+        else:
+            kind = _tagged(annotation, part) or kind
     return list(_field_types(kind))
+
+
+def _tagged(annotation: Any, tag: str | int) -> Any:
+    """The member of a union that carries a tag, if there is one."""
+    for member in get_args(annotation):
+        kind, *marks = get_args(member) or (member,)
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in marks):
+            return kind
+    return None
 
 
 def _field_types(kind: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@
     │   │   └── CapacityError   a network that does not fit
     │   └── RunDirectoryError   a run directory that is missing, foreign or already there
     └── RunError                a run that started and could not go on; the command exits with 1
-        ├── AcceleratorError    an accelerator failed or was lost
+        ├── AcceleratorError    an accelerator failed
+        │   └── AcceleratorLostError   its process died or hangs; what it did can be done again
         ├── NumericalError      a sum left the range that fixed point can hold, or is not finite
         └── MissingPackageError an optional package that this request needs
 
@@ -59,7 +60,11 @@ class RunError(RpuclusterError):
 
 
 class AcceleratorError(RunError):
-    """An accelerator failed or was lost."""
+    """An accelerator failed."""
+
+
+class AcceleratorLostError(AcceleratorError):
+    """The process of an accelerator died or hangs; what it did since the last checkpoint can be done again."""
 
 
 class NumericalError(RunError):

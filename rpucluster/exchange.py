@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rpucluster.errors import AcceleratorError
+from rpucluster.errors import AcceleratorLostError
 
 Tag = tuple[int, int, int]
 """Performance of a program, operation, giving accelerator."""
@@ -30,7 +30,7 @@ _DTYPES = ("<f4", "<i8")
 _CHUNK = 1 << 20
 
 
-class PeerLostError(AcceleratorError):
+class PeerLostError(AcceleratorLostError):
     """The host at the other end closed its connection; why, only that host knows."""
 
 
@@ -60,7 +60,7 @@ class Exchange:
     def connect(self, addresses: Mapping[int, Address], timeout_s: float = 60.0) -> None:
         """Join the hosts at `addresses`: call those of smaller number, answer those of larger number.
 
-        Raises `AcceleratorError` where one does not answer in time.
+        Raises `PeerLostError` where one does not answer in time.
         """
         others = {host: address for host, address in addresses.items() if host != self._host}
         try:
@@ -75,7 +75,7 @@ class Exchange:
                 self._answer(timeout_s)
         except OSError as error:
             missing = sorted(set(others) - set(self._peers))
-            raise AcceleratorError(f"host {self._host} could not reach hosts {missing}: {error}") from None
+            raise PeerLostError(f"host {self._host} could not reach hosts {missing}: {error}") from None
         finally:
             self._listener.close()
 
@@ -95,12 +95,12 @@ class Exchange:
                 raise _lost(peer) from None
 
     def receive(self, tag: Tag, timeout_s: float) -> Any:
-        """Wait for a payload.  Raises `PeerLostError` where a host is gone and `AcceleratorError` after `timeout_s`."""
+        """Wait for a payload.  Raises `PeerLostError` where a host is gone, or after `timeout_s`."""
         if tag not in self._inbox:
             deadline = time.monotonic() + timeout_s
             while tag not in self._inbox:
                 if not self._read_ready(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    raise AcceleratorError(
+                    raise PeerLostError(
                         f"nothing came from accelerator {tag[2]} for {timeout_s:g} s; its process hangs or is starved"
                     )
         return self._inbox.pop(tag)

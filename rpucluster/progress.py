@@ -40,6 +40,8 @@ class Display:
         """Show where the run stands."""
         if now.phase == "epoch":
             self._tell(now)
+        if now.message is not None:
+            self._console.print(now.message, highlight=False, soft_wrap=True, markup=False)
         self._move(now)
 
     def _move(self, now: Progress) -> None:

@@ -27,6 +27,8 @@ class WallTimes:
     """Of it, until the accelerators stood ready."""
     train_wall_s: float = 0.0
     evaluate_wall_s: float = 0.0
+    checkpoint_wall_s: float = 0.0
+    """That training waited for checkpoints."""
 
 
 def summary(

@@ -9,21 +9,24 @@ link_spans.parquet        one row per link and operation of the step that used i
 step.json                 how that step divides: by accelerator, by component of energy, along the critical path
 trace.json.gz             the same step in the Chrome trace format
 summary.json              the run in one flat object; written last, so a run without it is unfinished
-checkpoint/               weights.parquet and state.json
+checkpoint/               the last two checkpoints (`rpucluster.checkpoint`)
 """
 
+import fcntl
 import gzip
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from rpucluster.checkpoint import Band, FloatArray, read_checkpoint, write_checkpoint
-from rpucluster.errors import RunDirectoryError
+from rpucluster.checkpoint import complete, newest
+from rpucluster.errors import RunDirectoryError, RunError
 from rpucluster.files import (
     read_json,
     read_rows,
@@ -35,6 +38,7 @@ from rpucluster.files import (
     write_table,
 )
 from rpucluster.metrics import Metrics
+from rpucluster.shard_state import weights_in
 from rpucluster.step_rows import EVENTS, LINKS, SPANS, event_rows, link_rows, span_rows
 from rpucluster.timeline import Timeline
 from rpucluster.trace import write_trace
@@ -127,6 +131,10 @@ class RunDirectory:
         """Remove the directory and what is in it, for a run that came to nothing."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def has_results(self) -> bool:
+        """Whether anything was trained: an epoch, or as far as a checkpoint."""
+        return (self.path / "metrics.parquet").exists() or bool(complete(self.checkpoints))
+
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
         """Open a finished run.
@@ -141,6 +149,35 @@ class RunDirectory:
         if lacking:
             raise RunDirectoryError(f"the run in {path} is not finished: it has no {', '.join(lacking)}")
         return cls(path)
+
+    @classmethod
+    def continued(cls, path: Path) -> "RunDirectory":
+        """Open a run, finished or not, to go on with it.  Raises `RunDirectoryError` where there is none."""
+        if not path.is_dir():
+            raise RunDirectoryError(f"there is no run directory {path}")
+        return cls(path)
+
+    def unfinish(self) -> None:
+        """Make the run count as unfinished.  Raises `RunError` where it cannot be written."""
+        try:
+            (self.path / "summary.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing into the run meanwhile.
+
+        Raises `RunDirectoryError` where another one does.
+        """
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise RunDirectoryError(f"{self.path}: another process is writing into this run; stop it first") from None
+        finally:
+            os.close(handle)
 
     # --- specs, plan and summary ---
 
@@ -217,15 +254,20 @@ class RunDirectory:
             raise unreadable(path, error) from None
         return content
 
-    # --- checkpoint ---
+    # --- checkpoints ---
 
-    def write_checkpoint(self, bands: Iterable[Band], state: Mapping[str, Any]) -> None:
-        """Put a new checkpoint in place of the old one; see `rpucluster.checkpoint`."""
-        write_checkpoint(self.path / "checkpoint", bands, state)
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.path / "checkpoint"
 
-    def read_checkpoint(self) -> tuple[dict[tuple[int, int], FloatArray], dict[str, Any]]:
-        """The weights by (replica, layer) and the state of the last checkpoint; raises `RunDirectoryError`."""
-        return read_checkpoint(self.path / "checkpoint")
+    def read_checkpoint(self) -> tuple[dict[tuple[int, int], Any], dict[str, Any]]:
+        """The effective weights by (replica, layer) of the newest checkpoint, and where training stood.
+
+        Raises `RunDirectoryError` where there is none, or it is damaged.
+        """
+        found = newest(self.checkpoints)
+        return weights_in(found.files), dict(found.told["position"])
 
 
 def _next_free(parent: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
-from rpucluster.model import Layer
+from rpucluster.model import Layer, TensorSplit
 
 
 def balance(layers: Sequence[Layer], job: Job, cluster: Cluster) -> list[int]:
@@ -86,15 +86,26 @@ def _least(enough: int, holds: Callable[[int], bool]) -> int:
     return high
 
 
-def _tiles(layer: Layer, job: Job, cluster: Cluster) -> int:
-    """Tiles of a layer on the fullest of its ranks, whichever way it is split."""
+def tiles_of(layer: Layer, cluster: Cluster, tensor: int, expert: int, split: TensorSplit) -> int:
+    """Tiles of a layer on the fullest of so many tensor ranks, `split` unless the layer says otherwise."""
     chip = cluster.accelerator
     grid = -(-layer.rows // chip.tile_rows), -(-layer.cols // chip.tile_cols)
-    arrays = layer.arrays // (1 if layer.routed is None else job.parallel.expert)
-    tensor = 1 if layer.recurrent else job.parallel.tensor
-    split = job.parallel.tensor_split if layer.tensor_split is None else layer.tensor_split
-    by_rows, by_cols = -(-grid[0] // tensor) * grid[1], grid[0] * -(-grid[1] // tensor)
-    return arrays * {"output": by_rows, "input": by_cols, "auto": min(by_rows, by_cols)}[split]
+    arrays = layer.arrays // (1 if layer.routed is None else expert)
+    ranks = 1 if layer.recurrent else tensor
+    by_rows, by_cols = -(-grid[0] // ranks) * grid[1], grid[0] * -(-grid[1] // ranks)
+    return arrays * {"output": by_rows, "input": by_cols, "auto": min(by_rows, by_cols)}[layer.tensor_split or split]
+
+
+def digital_of(layer: Layer, tensor: int) -> float:
+    """Digital operations of a sample on a rank, forward and back; what is split by outputs is shared by the ranks."""
+    behind = layer.operations + layer.back_operations + 6 * layer.digital_macs
+    before = layer.prepare_operations + layer.prepare_back_operations
+    return behind / (tensor if layer.tensor_split == "output" else 1) + before
+
+
+def _tiles(layer: Layer, job: Job, cluster: Cluster) -> int:
+    parallel = job.parallel
+    return tiles_of(layer, cluster, parallel.tensor, parallel.expert, parallel.tensor_split)
 
 
 def _seconds(layer: Layer, index: int, job: Job, cluster: Cluster) -> float:
@@ -107,7 +118,4 @@ def _seconds(layer: Layer, index: int, job: Job, cluster: Cluster) -> float:
     passes = chip.pass_time("forward") + (chip.pass_time("backward") if index or layer.embedding else 0)
     vectors = layer.positions * layer.passes / layer.arrays * (1 if layer.routed is None else job.parallel.expert)
     analog = vectors * chip.waves(_tiles(layer, job, cluster)) * (passes + update)
-    ranks = job.parallel.tensor if layer.tensor_split == "output" else 1
-    digital = layer.operations + layer.back_operations + 6 * layer.digital_macs
-    before = layer.prepare_operations + layer.prepare_back_operations
-    return float(analog + (digital / ranks + before) / chip.digital_rate)
+    return float(analog + digital_of(layer, job.parallel.tensor) / chip.digital_rate)

@@ -288,15 +288,16 @@ class TileGrid:
             return True
         return self._kernels.large_update(self._tiling, samples)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         """Every array that a restart needs, on the host, in the layer's order: the same for every partition.
 
-        ``weights`` (rows, cols), or what the algorithm keeps; the running averages of noise management, one for each
-        tile and (tile rows, tile columns) as the tiles lie, where a direction keeps them.
+        ``weights`` (rows, cols), or what the algorithm keeps, of all cells or of a range of the shard's
+        rows; the running averages of noise management, one for each tile and (tile rows, tile columns) as the tiles
+        lie, where a direction keeps them.
         """
         averages = to_host(self._averages).reshape(2, *self._tiles)
         kept = {name: averages[_AVERAGES.index(name)].copy() for name in self._kept}
-        return self._learner.state() | kept
+        return self._learner.state(rows) | kept
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""

@@ -29,6 +29,7 @@ _UNITS: dict[str, tuple[tuple[str, float, tuple[str, ...]], ...]] = {
     "energy per byte": (("J/B", 1.0, _SMALL), ("J/b", 8.0, _SMALL)),
     "power": (("W", 1.0, (*_SMALL, "k", "M")),),
     "rate": (("op/s", 1.0, _LARGE),),
+    "floating-point rate": (("FLOP/s", 1.0, _LARGE),),
 }
 _EXAMPLE = {
     "time": "80 ns",
@@ -38,6 +39,7 @@ _EXAMPLE = {
     "energy per byte": "80 pJ/B",
     "power": "5 W",
     "rate": "51.2 Gop/s",
+    "floating-point rate": "312 TFLOP/s",
 }
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*([^\s\d].*?)?\s*$")
 
@@ -45,9 +47,9 @@ _QUANTITY = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|inf)\
 def parse_quantity(text: object, dimension: str) -> float:
     """Read a quantity such as ``"80 ns"`` or ``"400 Gb/s"`` into SI.
 
-    ``dimension`` is one of time (s), bandwidth (B/s), size (B), energy (J), energy per byte (J/B), power (W)
-    and rate (op/s).  Zero and ``inf`` still need their unit.  Raises `UnitError` for anything else,
-    negative numbers included.
+    ``dimension`` is one of time (s), bandwidth (B/s), size (B), energy (J), energy per byte (J/B), power (W),
+    rate (op/s) and floating-point rate (FLOP/s).  Zero and ``inf`` still need their unit.  Raises `UnitError` for
+    anything else, negative numbers included.
     """
     hint = f'write a string with a unit, such as "{_EXAMPLE[dimension]}"'
     if not isinstance(text, str):

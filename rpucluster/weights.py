@@ -2,16 +2,26 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rpucluster.checkpoint import Band
 from rpucluster.plan import Plan
 from rpucluster.pool import Pool
 
 BAND_ELEMENTS = 1 << 23
 """Weights in a band at most, unless a single row has more: 32 MB."""
+
+
+class Band(NamedTuple):
+    """Consecutive rows of a replica's layer."""
+
+    replica: int
+    layer: int
+    row: int
+    """The first of them."""
+    values: Any
+    """Effective weights, float32 (rows, in), the bias as last column."""
 
 
 def weight_bands(pool: Pool, plan: Plan, elements: int = BAND_ELEMENTS) -> Iterator[Band]:
@@ -39,19 +49,10 @@ def _joined(parts: list[Any], first: int, rows: int, cols: int) -> Any:
     return band
 
 
-class WeightDigest:
+def weights_sha256(bands: Iterable[Band]) -> str:
     """SHA-256 over replica 0's layers in model order, each float32 ``(out, in)`` in C order, little endian."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def over(self, bands: Iterable[Band]) -> Iterator[Band]:
-        """The same bands, taken into the digest as they pass."""
-        for band in bands:
-            if band.replica == 0:
-                self._sha256.update(np.ascontiguousarray(band.values, "<f4").data)
-            yield band
-
-    def hexdigest(self) -> str:
-        """Of the bands that have passed."""
-        return self._sha256.hexdigest()
+    digest = hashlib.sha256()
+    for band in bands:
+        if band.replica == 0:
+            digest.update(np.ascontiguousarray(band.values, "<f4").data)
+    return digest.hexdigest()

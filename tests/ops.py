@@ -23,7 +23,7 @@ def read(op: int, accelerator: int, deps: Sequence[int] = (), **keys: Any) -> Re
     return Read(id=op, accelerator=accelerator, deps=tuple(deps), **(counts | keys))
 
 
-def digital(op: int, accelerator: int, operations: int, deps: Sequence[int] = ()) -> Digital:
+def digital(op: int, accelerator: int, operations: int, deps: Sequence[int] = (), vectors: int = 1) -> Digital:
     return Digital(
         id=op,
         accelerator=accelerator,
@@ -31,6 +31,7 @@ def digital(op: int, accelerator: int, operations: int, deps: Sequence[int] = ()
         layer=0,
         microbatch=0,
         operations=operations,
+        vectors=vectors,
         deps=tuple(deps),
     )
 

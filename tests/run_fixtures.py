@@ -1,12 +1,12 @@
 """A small run directory made by hand: a 4-accelerator step, a plan, three epochs and a summary."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rpucluster.checkpoint import Band
+from rpucluster.checkpoint import Piece, begin, finish, write_pieces
 from rpucluster.metrics import summarise
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send, Update
 from rpucluster.runlog import EpochRow, RunDirectory
@@ -165,12 +165,19 @@ def timeline(microbatches: int = 2) -> Timeline:
     return replay(program(microbatches), make_cluster(tile=TILE))
 
 
-def bands_of(weights: Mapping[tuple[int, int], Any], height: int = 2) -> Iterator[Band]:
-    """Whole layers cut into bands of so many rows, layer after layer, as they come out of a pool."""
-    for layer, replica in sorted((layer, replica) for replica, layer in weights):
-        whole = weights[replica, layer]
-        for row in range(0, len(whole), height):
-            yield Band(replica, layer, row, whole[row : row + height])
+def write_checkpoint(root: Path, weights: Mapping[tuple[int, int], Any], told: Mapping[str, Any], step: int) -> Path:
+    """A checkpoint with a file of each replica, whose layers are cut into bands of two rows."""
+    new = begin(root, step)
+    files = []
+    for chosen in sorted({replica for replica, _ in weights}):
+        pieces = [
+            Piece(replica, layer, "weights", row, 0, whole[row : row + 2])
+            for (replica, layer), whole in sorted(weights.items())
+            for row in range(0, len(whole), 2)
+            if replica == chosen
+        ]
+        files.append(write_pieces(new / f"accelerator-{chosen:05d}.parquet", pieces))
+    return finish(new, files, told)
 
 
 def make_run(
@@ -185,6 +192,6 @@ def make_run(
     run.write_trace(timed)
     run.write_epochs(epochs())
     weights = {(0, 0): np.arange(12, dtype=np.float32).reshape(3, 4), (0, 1): np.ones((2, 4), np.float32)}
-    run.write_checkpoint(bands_of(weights), {"step": 300})
+    write_checkpoint(run.checkpoints, weights, {"position": {"steps": 300}}, 300)
     run.write_summary(summary() | summary_changes)
     return run

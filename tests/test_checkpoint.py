@@ -1,158 +1,219 @@
 """A checkpoint comes back bit for bit, or not at all."""
 
 import errno
+import hashlib
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rpucluster import checkpoint
-from rpucluster.checkpoint import FloatArray, read_checkpoint, write_checkpoint
+from rpucluster.checkpoint import (
+    MANIFEST,
+    Piece,
+    begin,
+    complete,
+    fill,
+    finish,
+    newest,
+    newest_good,
+    open_checkpoint,
+    write_pieces,
+)
 from rpucluster.errors import RunDirectoryError, RunError
-from tests.run_fixtures import bands_of
+from rpucluster.shard_state import weights_in
+from tests.run_fixtures import write_checkpoint
 
-Weights = dict[tuple[int, int], FloatArray]
-
-STATE = {"epoch": 3, "layers": {"0": "dense1"}, "samples": 2400}
+TOLD = {"position": {"epoch": 3, "loss": 0.1 + 0.2}, "job": "[train]\n"}
 
 
-def some_weights(seed: int = 0) -> Weights:
+def some_weights(seed: int = 0) -> dict[tuple[int, int], Any]:
     random = np.random.default_rng(seed)
     shapes = {(0, 0): (5, 3), (0, 1): (2, 6), (1, 0): (5, 3), (1, 1): (2, 6)}
     return {key: random.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
 
 
-def assert_holds(folder: Path, weights: Weights) -> None:
-    found, _ = read_checkpoint(folder)
-    assert sorted(found) == sorted(weights)
-    for key, array in weights.items():
-        assert found[key].tobytes() == array.tobytes()
+def three(root: Path) -> list[Path]:
+    """Checkpoints after 10, 20 and 30 steps, of which the last two stay: newest first."""
+    for step in (10, 20, 30):
+        write_checkpoint(root, some_weights(step), TOLD, step)
+    return complete(root)
 
 
-def test_round_trip_is_bit_exact_and_gives_arrays_to_write_into(tmp_path: Path) -> None:
-    weights = some_weights()
-    weights[0, 0] = np.asfortranarray(weights[0, 0])  # rows are rows however they lie in memory
-    weights[0, 0][0, 0] = -0.0
-    write_checkpoint(tmp_path / "checkpoint", bands_of(weights), STATE)
-    found, state = read_checkpoint(tmp_path / "checkpoint")
-    assert state == STATE
-    assert list(found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    for key, array in weights.items():
-        assert found[key].dtype == np.float32
-        assert found[key].tobytes() == np.ascontiguousarray(array).tobytes()
-        found[key] += 1.0
+def test_round_trip_is_bit_exact_and_only_the_last_two_stay(tmp_path: Path) -> None:
+    assert [folder.name for folder in three(tmp_path / "checkpoint")] == ["step-000000000030", "step-000000000020"]
+    found = newest(tmp_path / "checkpoint")
+    assert found.told == TOLD
+    weights, expected = weights_in(found.files), some_weights(30)
+    assert list(weights) == sorted(expected)
+    assert all(weights[key].tobytes() == expected[key].tobytes() for key in expected)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data(), st.integers(1, 7), st.integers(1, 7), st.sampled_from(["<f4", "<i4", "<i8"]))
+def test_any_rectangle_is_put_together_from_any_cut(data: Any, rows: int, cols: int, dtype: str) -> None:
+    """An array that is cut into bands by rows in one file and by columns in another is found again at every place."""
+    array = np.random.default_rng(rows * cols).integers(-99, 99, (rows, cols)).astype(dtype)
+    row, col = data.draw(st.integers(0, rows)), data.draw(st.integers(0, cols))
+    cut = [
+        [Piece(1, 2, "a", 0, 0, array[:row]), Piece(1, 2, "a", row, 0, array[row:])],
+        [Piece(1, 2, "a", 0, 0, array[:, :col]), Piece(1, 2, "a", 0, col, array[:, col:])],
+    ]
+    top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, cols - 1))
+    bottom, right = data.draw(st.integers(top + 1, rows)), data.draw(st.integers(left + 1, cols))
+    target = np.zeros((bottom - top, right - left), dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number}.parquet" for number in range(2)]
+        files = {path: write_pieces(path, pieces) for path, pieces in zip(paths, cut, strict=True)}
+        fill(target, (1, 2, "a"), (top, left), files)
+        assert target.tobytes() == array[top:bottom, left:right].tobytes()
+        with pytest.raises(RunDirectoryError, match="a of replica 1, layer 2 is not all there"):
+            fill(np.zeros((rows + 1, cols), dtype), (1, 2, "a"), (0, 0), files)
+
+
+def test_shards_that_should_agree_and_do_not_are_refused(tmp_path: Path) -> None:
+    """As the counters of a layer, which each of its shards keeps."""
+    files = {}
+    for number in (1, 2):
+        path = tmp_path / f"{number}.parquet"
+        files[path] = write_pieces(path, [Piece(0, 0, "counters", 0, 0, np.array([[5, number]]))])
+    with pytest.raises(RunDirectoryError, match="counters of replica 0, layer 0 differs from another file"):
+        fill(np.zeros((1, 2), np.int64), (0, 0, "counters"), (0, 0), files)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "accelerator-00000.parquet", "accelerator-00001.parquet"])
+def test_every_flipped_bit_and_every_lost_end_is_found(name: str, tmp_path: Path) -> None:
+    """Where a flip changes nothing that is read, as white space, the content is the one that was written."""
+    folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
+    path, expected = folder / name, some_weights()
+    whole = path.read_bytes()
+    random = np.random.default_rng(1)
+    places = range(len(whole)) if len(whole) < 300 else random.integers(0, len(whole), 300).tolist()
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << random.integers(0, 8)]) + whole[place + 1 :])
+        found, refused = newest_good(tmp_path)
+        if found is not None:
+            assert found.told == TOLD
+            assert weights_in(found.files)[0, 0].tobytes() == expected[0, 0].tobytes()
+        else:
+            assert refused[0].startswith(str(path))
+        path.write_bytes(whole[:place])
+        assert newest_good(tmp_path)[0] is None
+    path.unlink()
+    with pytest.raises(RunDirectoryError, match=name):
+        open_checkpoint(folder)
+
+
+def test_a_damaged_one_is_refused_and_the_newest_good_one_is_offered(tmp_path: Path) -> None:
+    new, old = three(tmp_path)
+    path = new / "accelerator-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(RunDirectoryError) as caught:
+        newest(tmp_path)
+    assert str(caught.value) == (
+        f"{path}: damaged: its content does not match its sha256; the newest good one is {old}, which can be named "
+        f"instead"
+    )
+    (old / MANIFEST).unlink()
+    with pytest.raises(RunDirectoryError, match="there is no other"):
+        newest(tmp_path)
 
 
 def test_without_one_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError) as caught:
-        read_checkpoint(tmp_path / "checkpoint")
+        newest(tmp_path / "checkpoint")
     assert str(caught.value) == f"{tmp_path / 'checkpoint'}: there is no checkpoint"
 
 
-def rewrite(path: Path, column: str, value: Any) -> None:
-    """Change one cell of the first row and leave the rest, digests included, as it was."""
-    table = pq.read_table(path)
-    rows = table.to_pylist()
-    rows[0][column] = value(rows[0][column])
-    pq.write_table(type(table).from_pylist(rows, table.schema), path)
+def test_one_that_was_never_finished_does_not_count(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
+    new = begin(tmp_path, 9)
+    write_pieces(new / "accelerator-00000.parquet", [])
+    assert complete(tmp_path) == [folder]
+    begin(tmp_path, 11)
+    assert not new.exists()
+
+
+def test_going_back_and_on_again_replaces_what_was_newer(tmp_path: Path) -> None:
+    three(tmp_path)
+    write_checkpoint(tmp_path, some_weights(1), TOLD, 25)
+    assert [folder.name[-2:] for folder in complete(tmp_path)] == ["25", "20"]
+    write_checkpoint(tmp_path, some_weights(2), TOLD, 25)
+    assert weights_in(newest(tmp_path).files)[0, 0].tobytes() == some_weights(2)[0, 0].tobytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def rewritten(folder: Path, change: Any) -> None:
+    """Change the manifest and give it the checksum that belongs to it, as a foreign program could."""
+    content = json.loads((folder / MANIFEST).read_text())["manifest"]
+    change(content)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps({"sha256": digest, "manifest": content}))
 
 
 @pytest.mark.parametrize(
-    ("column", "change"),
+    ("change", "told"),
     [
-        ("values", lambda values: bytes([values[0] ^ 1]) + values[1:]),
-        ("values", lambda values: values[:-4]),
-        ("rows", lambda rows: rows + 1),
-        ("sha256", lambda digest: "0" * len(digest)),
+        (lambda m: m.update(format=2), "checkpoint format 2, this version of rpucluster reads 1"),
+        (lambda m: m["files"][0].update(name="../../secret"), "a file named '../../secret'"),
+        (lambda m: m["files"][0]["pieces"][0].__setitem__(7, "|O"), "a piece weights of type |O"),
+        (lambda m: m["files"][0]["pieces"][0].__setitem__(5, -1), "a piece weights of type <f4"),
+        (lambda m: m["files"][0].pop("sha256"), "'sha256'"),
+        (lambda m: m.update(files=7), "not a manifest of rpucluster"),
     ],
+    ids=["format", "path", "type", "size", "key", "kind"],
 )
-def test_damage_to_a_row_is_found(tmp_path: Path, column: str, change: Any) -> None:
-    folder = tmp_path / "checkpoint"
-    write_checkpoint(folder, bands_of(some_weights()), STATE)
-    rewrite(folder / "weights.parquet", column, change)
+def test_a_foreign_manifest_is_refused(tmp_path: Path, change: Any, told: str) -> None:
+    folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
+    rewritten(folder, change)
     with pytest.raises(RunDirectoryError) as caught:
-        read_checkpoint(folder)
-    assert str(caught.value) == (
-        f"{folder / 'weights.parquet'}: the weights of replica 0, layer 0 are damaged: they do not match their "
-        f"sha256; restore the file or train again"
-    )
-
-
-def test_a_reshaped_or_renumbered_row_is_found(tmp_path: Path) -> None:
-    # rows x cols and the digest of the values still fit, so only the list in state.json can tell
-    for column in ("replica", "layer", "row"):
-        folder = tmp_path / column
-        write_checkpoint(folder, bands_of(some_weights()), STATE)
-        rewrite(folder / "weights.parquet", column, lambda _: 7)
-        with pytest.raises(RunDirectoryError, match="are not of the same checkpoint"):
-            read_checkpoint(folder)
-
-
-def test_files_of_two_checkpoints_do_not_mix(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    write_checkpoint(one, bands_of(some_weights(1)), STATE)
-    write_checkpoint(two, bands_of(some_weights(2)), STATE)
-    (two / "weights.parquet").replace(one / "weights.parquet")
-    with pytest.raises(RunDirectoryError) as caught:
-        read_checkpoint(one)
-    assert str(caught.value) == f"{one}: weights.parquet and state.json are not of the same checkpoint"
-
-
-def test_no_file_is_one_line(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoint"
-    write_checkpoint(folder, bands_of(some_weights()), STATE)
-    (folder / "weights.parquet").write_bytes(b"PAR1 is not enough")
-    with pytest.raises(RunDirectoryError, match=r"weights\.parquet: cannot be read") as caught:
-        read_checkpoint(folder)
+        open_checkpoint(folder)
+    assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_failure_while_writing_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "checkpoint"
-    old = some_weights(1)
-    write_checkpoint(folder, bands_of(old), STATE)
+def test_sizes_are_checked_before_anything_is_allocated(tmp_path: Path) -> None:
+    """A manifest that promises a petabyte meets a row group that does not."""
+    folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
+    rewritten(folder, lambda m: m["files"][0]["pieces"][0].__setitem__(5, 1 << 48))
+    found = open_checkpoint(folder)
+    with pytest.raises(RunDirectoryError, match="piece 0 is not the one of the manifest"):
+        fill(np.zeros((5, 3), np.float32), (0, 0, "weights"), (0, 0), found.files)
+
+
+def test_a_compressed_file_is_not_ours(tmp_path: Path) -> None:
+    """Since it could unfold to any size."""
+    path = tmp_path / "a.parquet"
+    file = write_pieces(path, [Piece(0, 0, "weights", 0, 0, np.zeros((100, 100), np.float32))])
+    pq.write_table(pq.read_table(path), path, compression="zstd")
+    with pytest.raises(RunDirectoryError, match="piece 0 is larger than its file"):
+        fill(np.zeros((100, 100), np.float32), (0, 0, "weights"), (0, 0), {path: file})
+
+
+def test_a_failure_while_writing_keeps_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = three(tmp_path)
 
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_rows", no_space)
-    with pytest.raises(RunError, match="No space left on device"):
-        write_checkpoint(folder, bands_of(some_weights(2)), STATE)
-    assert_holds(folder, old)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
-
-
-def test_a_crash_between_the_renames_leaves_the_old_one_readable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "checkpoint"
-    old, new = some_weights(1), some_weights(2)
-    write_checkpoint(folder, bands_of(old), STATE)
-    rename = Path.rename
-
-    def crash_at_the_second(self: Path, target: Path) -> Path:
-        if target == folder:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", crash_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            write_checkpoint(folder, bands_of(new), STATE)
-    assert not folder.exists()
-    assert_holds(folder, old)
-    write_checkpoint(folder, bands_of(new), STATE)
-    assert_holds(folder, new)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+        patch.setattr(os, "fsync", no_space)
+        with pytest.raises(RunError, match="No space left on device"):
+            write_checkpoint(tmp_path, some_weights(2), TOLD, 40)
+    assert complete(tmp_path) == before
+    assert newest(tmp_path).folder == before[0]
 
 
-def test_state_is_plain_json_beside_the_list_of_weights(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "checkpoint", bands_of(some_weights()), STATE)
-    content = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
-    assert content["state"] == STATE
-    first = [[replica, 0, row, rows, 3] for replica in (0, 1) for row, rows in ((0, 2), (2, 2), (4, 1))]
-    assert [row[:5] for row in content["weights"]] == [*first, [0, 1, 0, 2, 6], [1, 1, 0, 2, 6]]
+def test_a_file_that_another_node_wrote_elsewhere_is_told(tmp_path: Path) -> None:
+    new = begin(tmp_path, 7)
+    file = write_pieces(new / "a.parquet", [Piece(0, 0, "weights", 0, 0, np.zeros((2, 2), np.float32))])
+    (new / "a.parquet").unlink()
+    with pytest.raises(RunError, match=r"not seen here; put the run directory where all nodes reach it"):
+        finish(new, [file], TOLD)

@@ -71,6 +71,12 @@ def fails(capsys: Captured, arguments: list[str], code: int) -> str:
 # --- mistakes ---
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "profile"])
+def test_what_has_no_tiles_is_refused(command: str, capsys: Captured) -> None:
+    line = fails(capsys, [command, "digits", "--cluster", "a100_3072"], 2)
+    assert line.endswith('a100_3072 has [accelerator] kind = "gpu", which has no tiles; name a cluster of RPUs here')
+
+
 def test_cluster_missing(capsys: Captured) -> None:
     names = ", ".join(shipped("cluster"))
     for command in ("run", "plan"):
@@ -81,7 +87,7 @@ def test_cluster_missing(capsys: Captured) -> None:
 
 def test_job_missing(capsys: Captured) -> None:
     assert fails(capsys, ["run", "--cluster", "laptop"], 2) == (
-        "rpucluster: error: missing argument 'JOB'; try rpucluster --help"
+        "rpucluster: error: JOB is missing; name a job file, or a run to continue with --resume"
     )
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from rpucluster.cluster import Accelerator, Cluster, load_cluster
 from rpucluster.config import shipped, write_toml
-from rpucluster.errors import ConfigError, InputError
+from rpucluster.errors import ConfigError, InputError, PlanError
 
-NAMES = ("dgx_a100", "dgx_h100", "fat_tree16", "laptop", "paper_chip", "ring8", "torus4x4", "tpu_v4_cube")
+NAMES = (
+    "a100_3072", "dgx_a100", "dgx_h100", "fat_tree16", "h100_4096", "laptop", "paper_chip", "paper_cpu", "paper_gpu",
+    "ring8", "torus4x4", "tpu_v4_cube",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -22,7 +25,7 @@ def test_shipped_clusters_survive_being_written_and_read(name: str) -> None:
 
 def test_all_and_only_these_are_shipped() -> None:
     assert tuple(shipped("cluster")) == NAMES
-    assert [load_cluster(name).accelerators for name in NAMES] == [8, 32, 16, 4, 1, 8, 16, 64]
+    assert [load_cluster(name).accelerators for name in NAMES] == [3072, 8, 32, 16, 4096, 4, 1, 1, 1, 8, 16, 64]
 
 
 def test_a_resolved_cluster_keeps_its_name_in_another_file(tmp_path: Path) -> None:
@@ -230,3 +233,44 @@ def test_faults_of_what_is_not_there(override: str, message: str) -> None:
         load_cluster("ring8", [override])
     assert message in str(error.value)
     assert str(error.value).startswith("ring8.toml: ")
+
+
+GPU = """
+[accelerator]
+kind = "gpu"
+peak_rate = "312 TFLOP/s"
+memory = "80 GiB"
+memory_bandwidth = "2039 GB/s"
+busy_power = "400 W"
+"""
+
+
+def test_a_gpu_is_no_rpu(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.toml"
+    path.write_text(GPU)
+    cluster = load_cluster(path, ["accelerator.idle_power=50 W"])
+    chip = cluster.processor
+    assert (chip.peak_rate, chip.memory, chip.idle_power) == (312e12, 80 * 2**30, 50)
+    with pytest.raises(PlanError, match=r'gpu has \[accelerator\] kind = "gpu", which has no tiles'):
+        _ = cluster.accelerator
+    with pytest.raises(PlanError, match=r'ring8 has \[accelerator\] kind = "rpu"; name a cluster whose'):
+        _ = load_cluster("ring8").processor
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("accelerator.kind=tpu", '[accelerator] kind must be "rpu", "gpu" or "cpu"'),
+        ("accelerator.tiles=4", "[accelerator] tiles: unknown key"),
+        ("accelerator.memory_bandwith=2 TB/s", '[accelerator] memory_bandwith: unknown key; did you mean "memory_band'),
+        ("accelerator.peak_rate=312 TB/s", '[accelerator] peak_rate: "312 TB/s": TB/s is not a unit'),
+        ("accelerator.kind=rpu", '[accelerator] peak_rate: unknown key; did you mean "digital_rate"?'),
+    ],
+)
+def test_what_is_wrong_about_a_gpu(tmp_path: Path, override: str, message: str) -> None:
+    path = tmp_path / "gpu.toml"
+    path.write_text(GPU)
+    with pytest.raises(ConfigError) as error:
+        load_cluster(path, [override])
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1

@@ -17,6 +17,7 @@ from rpucluster.devices import ConstantStep, FloatingPoint, PiecewiseStep, devic
 from rpucluster.errors import ConfigError
 from rpucluster.job import JOB_TABLES, Job, load_job
 from rpucluster.job.devices import DeviceSpec
+from rpucluster.job.interval import Interval
 from rpucluster.job.training import TrainSpec
 from rpucluster.partitioner import partition
 from rpucluster.tile import Management, UpdateSettings
@@ -65,7 +66,7 @@ def test_three_tables_are_enough() -> None:
     assert small.forward == small.backward == Management()
     assert (small.parallel.tensor, small.parallel.pipeline, small.parallel.data) == (1, 1, 1)
     assert (small.words.factor_bits, small.words.sum_bits, small.words.weight_bits) == (16, 32, 32)
-    assert small.run.checkpoint_every == 300
+    assert small.run.checkpoint_every == Interval(seconds=300.0)
 
 
 def test_the_job_of_the_design_is_read_as_written(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_the_job_of_the_design_is_read_as_written(tmp_path: Path) -> None:
 def test_tables_of_a_job_are_those_of_the_design_and_of_no_cluster() -> None:
     assert JOB_TABLES == (
         "model", "data", "train", "device", "algorithm", "update", "forward",
-        "backward", "parallel", "words", "evaluate", "run",
+        "backward", "parallel", "conventional", "words", "evaluate", "run",
     )  # fmt: skip
     assert not {"accelerator", "network"} & set(JOB_TABLES)
 
@@ -491,7 +492,11 @@ def test_what_is_no_learning_rate(rate: Any, message: str) -> None:
         ({"run": {"arrays": "jax"}}, "[run] arrays = \"jax\": input should be 'auto', 'numpy' or 'cupy'"),
         (
             {"run": {"checkpoint_every": 5}},
-            '[run] checkpoint_every: 5 is not a time; write a string with a unit, such as "80 ns"',
+            '[run] checkpoint_every: 5 is neither steps nor a time; write "200 steps" or "5 min"',
+        ),
+        (
+            {"run": {"checkpoint_every": "0 steps"}},
+            '[run] checkpoint_every: "0 steps" is neither steps nor a time; write "200 steps" or "5 min"',
         ),
         ({"trian": {"epochs": 5}}, '[trian]: unknown key; did you mean "train"?'),
     ],
@@ -562,7 +567,7 @@ def test_overrides_are_applied_in_order_before_anything_is_checked() -> None:
     changed = load_job("digits", sets)
     assert changed.train.epochs == 3
     assert changed.device == DeviceSpec(preset="ideal")
-    assert changed.run.checkpoint_every == 10
+    assert changed.run.checkpoint_every == Interval(seconds=10.0)
     assert load_job("digits", ["train.minibatch=6", "train.microbatch=3"]).train.minibatch == 6
 
 
@@ -596,7 +601,8 @@ def test_a_wrong_override_is_named(tmp_path: Path) -> None:
     ),
     device=st.fixed_dictionaries({}, optional={"dw_min": st.floats(1e-6, 0.1), "w_max": st.floats(0.1, 2)}),
     placement=st.permutations(["tensor", "pipeline", "data"]),
-    checkpoint=st.floats(0, allow_nan=False).map(lambda s: f"{s!r} s"),
+    checkpoint=st.floats(0, allow_nan=False).map(lambda s: f"{s!r} s")
+    | st.integers(1, 10**18 - 1).map(lambda n: f"{n} steps"),
 )
 def test_any_job_reads_back_equal(
     minibatch: int, rates: Any, device: dict[str, float], placement: list[str], checkpoint: str

@@ -192,5 +192,5 @@ def test_a_damaged_trace_is_one_line(tmp_path: Path) -> None:
 
 def test_the_checkpoint_is_reached_through_the_run(run: RunDirectory) -> None:
     weights, state = run.read_checkpoint()
-    assert state == {"step": 300}
+    assert state == {"steps": 300}
     assert [array.shape for array in weights.values()] == [(3, 4), (2, 4)]

@@ -18,15 +18,14 @@ from tests.ops import collective, digital, program, random_program, read, send
 NS = 1e-9
 
 
-def cluster(size: int = 4, *, chip: dict[str, Any] | None = None, **axis: Any) -> Cluster:
+def cluster(size: int = 4, *, chip: dict[str, Any] | None = None, queue: str = "arrival", **axis: Any) -> Cluster:
     """A ring of small chips: 1 us and 1 GB/s per hop; digital operations of 1 ns."""
     keys: dict[str, Any] = {
         "name": "board", "kind": "ring", "size": size, "bandwidth": "1 GB/s", "latency": "1 us", "contention": "fair",
     } | axis  # fmt: skip
     small = {"tile_rows": 16, "tile_cols": 16, "tiles": 64, "active_tiles": 64, "digital_rate": "1 Gop/s"}
-    return Cluster(
-        name="small", accelerator=Accelerator(**(small | (chip or {}))), network=Network(axis=(Axis(**keys),))
-    )
+    chips = Accelerator(**(small | {"queue": queue} | (chip or {})))
+    return Cluster(name="small", accelerator=chips, network=Network(axis=(Axis(**keys),), queue=queue))
 
 
 def spans(timeline: Timeline) -> list[tuple[float, float]]:
@@ -148,7 +147,7 @@ def chain(layers: int, vectors: int, operations: int) -> Program:
     ops: list[Op] = []
     for layer in range(layers):
         ops.append(read(len(ops), 0, [len(ops) - 1] if ops else [], layer=layer, vectors=vectors))
-        ops.append(digital(len(ops), 0, operations * vectors, [len(ops) - 1]))
+        ops.append(digital(len(ops), 0, operations * vectors, [len(ops) - 1], vectors))
     return Program(ops=tuple(ops), accelerators=(0,), samples=vectors, microbatches=1, minibatch=vectors)
 
 
@@ -177,15 +176,66 @@ def test_a_stream_ends_at_the_edge_of_its_accelerator() -> None:
     assert spans(timeline) == [(0, 320), (320, 1330), (1330, 1650)]
 
 
+# --- queues in the order of the program ---
+
+
+def test_a_link_takes_what_stands_first_in_the_program_though_it_came_last() -> None:
+    """A send of 600 ns is under way from 100 on when three more come, the first in the program last."""
+    score = program(
+        digital(0, 1, 100),
+        digital(1, 1, 200),  # until 300
+        digital(2, 1, 200),  # until 500
+        send(3, 1, 2, 1000, [2]),
+        send(4, 1, 2, 400, [1]),
+        send(5, 1, 2, 600, [0]),
+        send(6, 1, 2, 200, [0]),
+    )
+    first_come = replay(score, cluster(contention="fifo"))
+    in_order = replay(score, cluster(contention="fifo", queue="program"))
+    assert [spans(first_come)[i] for i in (5, 6, 4, 3)] == [(100, 1700), (700, 1900), (900, 2300), (1300, 3300)]
+    assert [spans(in_order)[i] for i in (5, 3, 4, 6)] == [(100, 1700), (700, 2700), (1700, 3100), (2100, 3300)]
+
+
+def test_digital_units_do_first_what_stands_first_in_the_program() -> None:
+    score = program(
+        digital(0, 0, 300),
+        read(1, 0),  # until 80
+        digital(2, 0, 50, [1]),
+        digital(3, 1, 20),
+        digital(4, 0, 70, [3]),
+    )
+    assert spans(replay(score, cluster()))[2:] == [(370, 420), (0, 20), (300, 370)]
+    assert spans(replay(score, cluster(queue="program")))[2:] == [(300, 350), (0, 20), (350, 420)]
+
+
+def test_a_microbatch_leaves_a_stage_before_the_sums_of_later_ones() -> None:
+    """Two stages of two ranks: sums of every microbatch come at once, and their links also bring them to stage 2."""
+    ops: list[Op] = []
+    count = 6
+    for _ in range(count):
+        summed = collective(len(ops), "all_reduce", [0, 1], 1000)
+        ops += [summed, send(len(ops) + 1, 0, 1, 500, [summed.id]), digital(len(ops) + 2, 1, 4000, [summed.id + 1])]
+    score = program(*ops)
+    late = replay(score, cluster(2, kind="fully_connected", contention="fifo"))
+    early = replay(score, cluster(2, kind="fully_connected", contention="fifo", queue="program"))
+    sums, sent = late.finish_s[0], 1500 * NS
+    # first come: all sums, then all sends; the last stage begins when the sums are all done
+    assert late.start_s[2] == pytest.approx(count * sums + sent)
+    assert early.start_s[2] == pytest.approx(sums + sent)
+    assert early.makespan_s < late.makespan_s
+
+
 # --- the compiled loop ---
 
 
 @pytest.mark.parametrize("contention", ["fifo", "fair", "none"])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_compiled_and_interpreted_replays_agree_to_the_last_bit(contention: str, streaming: bool) -> None:
+@pytest.mark.parametrize("queue", ["arrival", "program"])
+def test_compiled_and_interpreted_replays_agree_to_the_last_bit(contention: str, streaming: bool, queue: str) -> None:
     for seed in range(20):
         score = arrange(random_program(random.randrange(2**32), 200))
-        machine = cluster(contention=contention, chip={"active_tiles": 6, "layer_streaming": streaming})
+        chip = {"active_tiles": 6, "layer_streaming": streaming}
+        machine = cluster(contention=contention, chip=chip, queue=queue)
         compiled, interpreted = (replay(score, machine, compiled=way) for way in (True, False))
         assert compiled.start_s == interpreted.start_s, seed
         assert compiled.finish_s == interpreted.finish_s
@@ -194,10 +244,17 @@ def test_compiled_and_interpreted_replays_agree_to_the_last_bit(contention: str,
 
 
 @settings(max_examples=60)
-@given(st.integers(0, 2**32), st.sampled_from(["fifo", "fair", "none"]), st.booleans(), st.sampled_from([4, 64]))
-def test_what_holds_of_any_program(seed: int, contention: str, streaming: bool, active: int) -> None:
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(["fifo", "fair", "none"]),
+    st.booleans(),
+    st.sampled_from([4, 64]),
+    st.sampled_from(["arrival", "program"]),
+)
+def test_what_holds_of_any_program(seed: int, contention: str, streaming: bool, active: int, queue: str) -> None:
     score = random_program(seed, 60)
-    machine = cluster(contention=contention, chip={"active_tiles": active, "layer_streaming": streaming})
+    chip = {"active_tiles": active, "layer_streaming": streaming}
+    machine = cluster(contention=contention, chip=chip, queue=queue)
     timeline = replay(score, machine)
     start, finish = timeline.start_s, timeline.finish_s
     # no more tiles at once than may be active

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpucluster.checkpoint import Band
 from rpucluster.partitioner import partition
 from rpucluster.pool import LocalPool
-from rpucluster.weights import WeightDigest, weight_bands
+from rpucluster.weights import Band, weight_bands, weights_sha256
 from tests.grids import make_grid
 from tests.specs import make_cluster, make_job
 
@@ -18,9 +17,10 @@ def bands_of(elements: int, bias: str = "column", **parallel: Any) -> tuple[list
     """The bands of an untrained network, and its digest."""
     job, cluster = make_job(parallel=parallel, model={"bias": bias}), make_cluster(8)
     plan = partition(job, cluster)
-    pool, digest = LocalPool(job, cluster, plan), WeightDigest()
+    pool = LocalPool(job, cluster, plan)
     try:
-        return list(digest.over(weight_bands(pool, plan, elements))), digest.hexdigest()
+        bands = list(weight_bands(pool, plan, elements))
+        return bands, weights_sha256(bands)
     finally:
         pool.close()
 

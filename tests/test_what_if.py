@@ -19,7 +19,7 @@ def test_only_the_named_key_changes() -> None:
     assert cluster.accelerator.forward_time == 40e-9
     # it was derived from the forward time when the file was read, and is all else
     assert cluster.accelerator.digital_rate == CLUSTER.accelerator.digital_rate
-    assert cluster.model_copy(update={"accelerator": CLUSTER.accelerator}) == CLUSTER
+    assert cluster.model_copy(update={"chip": CLUSTER.chip}) == CLUSTER
     job, cluster = changed(JOB, CLUSTER, ["train.microbatch=2"])
     assert cluster is CLUSTER
     assert job.train.microbatch == 2

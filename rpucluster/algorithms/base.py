@@ -132,8 +132,8 @@ class Trainer(Protocol):
         """Learn from x float32 (B, cols) and d float32 (B, rows)."""
         ...
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Everything that a restart needs, on the host, cells as (rows, cols)."""
+    def state(self, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        """Everything that a restart needs, on the host, cells as (rows, cols): all or a range of rows."""
         ...
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -217,12 +217,12 @@ class Compound(ABC):
         """Further arrays that belong into the state, of lines or tiles, by name."""
         return {}
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Planes, further arrays and counters; arrays of lines are those of the shard."""
+    def state(self, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        """Planes and arrays of cells, all or a range of rows, arrays of the shard's lines, and counters."""
         cells = self._cells()
         lines = {name: np.array(to_host(array)) for name, array in self.line_arrays().items()}
         counts = {name: array.copy() for name, array in self._counts().items()}
-        return {name: self._ordered(array) for name, array in cells.items()} | lines | counts
+        return {name: self._ordered(array, rows) for name, array in cells.items()} | lines | counts
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Continue from `state`.  Raises ValueError if arrays are missing, unknown or of another shape."""
@@ -255,8 +255,8 @@ class Compound(ABC):
         settings = {f"settings{i}": plane.settings for i, plane in enumerate(self.planes) if len(plane.hidden)}
         return {"counters": self.counters} | settings
 
-    def _ordered(self, array: Any) -> NDArray[Any]:
-        ordered: NDArray[Any] = in_order(array, self.shard.table, self.shard.tiling)
+    def _ordered(self, array: Any, rows: tuple[int, int] | None) -> NDArray[Any]:
+        ordered: NDArray[Any] = in_order(array, self.shard.table, self.shard.tiling, rows)
         return ordered
 
 

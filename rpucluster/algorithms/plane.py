@@ -73,11 +73,11 @@ class Plane:
         """Bytes of weights and tolerances."""
         return int(self.weights.nbytes) + int(self.hidden.nbytes) + int(self.lanes.nbytes)
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """What the device keeps, on the host, by its names in a checkpoint."""
-        state: dict[str, NDArray[Any]] = {"weights": self.values()}
+    def state(self, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        """What the device keeps, on the host, by its names in a checkpoint; of cells all or a range of rows."""
+        state: dict[str, NDArray[Any]] = {"weights": self.values(rows)}
         if len(self.hidden):
-            hidden = in_order(self.hidden, self._table, self._tiling)
+            hidden = in_order(self.hidden, self._table, self._tiling, rows)
             state |= {"hidden": hidden, "settings": self.settings.copy()}
         return state
 

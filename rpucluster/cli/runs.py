@@ -4,11 +4,17 @@ import contextlib
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rpucluster.cli.shared import AsJson, ClusterName, JobName, Sets, console, load, print_json
+from rpucluster.cli.shared import AsJson, ClusterName, Sets, console, load, print_json, split_sets
+from rpucluster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rpucluster.cluster import Cluster
+    from rpucluster.coordinator import Source
+    from rpucluster.job import Job
 
 
 class Executor(StrEnum):
@@ -19,7 +25,9 @@ class Executor(StrEnum):
 
 
 def run(
-    job: JobName,
+    job: Annotated[
+        str | None, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped one; none with --resume.")
+    ] = None,
     cluster: ClusterName = None,
     executor: Annotated[
         Executor, typer.Option(help="Accelerators as Ray actors, or all in this process; equal results.")
@@ -31,24 +39,49 @@ def run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run directory; runs/<job>-<n> if not given.")
     ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(metavar="INTERVAL", help='Short for --set run.checkpoint_every="200 steps" or "5 min".'),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Continue this run, or one of its checkpoints; --set may change its plan."),
+    ] = None,
+    resume_as_new: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Start a new run, which may differ in anything, from the weights of this one."
+        ),
+    ] = None,
     sets: Sets = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Train a job on a modelled cluster and leave a run directory with a report."""
-    overrides = [*(sets or ()), *([] if seed is None else [f"train.seed={seed}"])]
-    the_job, the_cluster = load(job, cluster, overrides)
+    overrides = [
+        *(sets or ()),
+        *([] if seed is None else [f"train.seed={seed}"]),
+        *([] if checkpoint_every is None else [f"run.checkpoint_every={checkpoint_every}"]),
+    ]
+    source, (the_job, the_cluster) = _source(job, cluster, overrides, resume, resume_as_new, out)
 
     from rpucluster import coordinator
     from rpucluster.progress import Display
     from rpucluster.report.html import write_report
     from rpucluster.report.text import print_summary
 
-    # whatever prints while the accelerators work must not get between the JSON
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    # whatever prints while the accelerators work, Ray for one, must not get between the results
+    with contextlib.redirect_stdout(sys.stderr):
         with Display(console(sys.stderr), quiet=quiet) as display:
             done = coordinator.run(
-                the_job, the_cluster, executor=executor.value, address=address, out=out, progress=display
+                the_job,
+                the_cluster,
+                executor=executor.value,
+                address=address,
+                out=out,
+                progress=display,
+                resume=source,
+                as_new=resume_as_new is not None,
             )
         report_path = write_report(done.directory)
     places = {"run_directory": str(done.directory.path), "report": str(report_path)}
@@ -57,6 +90,39 @@ def run(
         return
     print_summary(done.directory.read_summary(), done.directory.read_step(), console(sys.stdout))
     typer.echo(f"run directory  {places['run_directory']}\nreport         {places['report']}")
+
+
+def _source(
+    job: str | None,
+    cluster: str | None,
+    sets: list[str],
+    resume: Path | None,
+    as_new: Path | None,
+    out: Path | None,
+) -> "tuple[Source | None, tuple[Job, Cluster]]":
+    """The run to go on from, and the specs: those of that run where no files are named."""
+    if resume is not None and as_new is not None:
+        raise ConfigError("--resume continues a run and --resume-as-new starts another one; write one of them")
+    path = as_new if resume is None else resume
+    if path is None:
+        if job is None:
+            raise ConfigError("JOB is missing; name a job file, or a run to continue with --resume")
+        return None, load(job, cluster, sets)
+    if resume is not None and out is not None:
+        raise ConfigError(f"--resume goes on in {resume}; leave --out out, or write --resume-as-new {resume}")
+
+    from rpucluster.cluster import load_cluster
+    from rpucluster.coordinator import find
+    from rpucluster.job import load_job
+
+    found = find(path)
+    by_kind = split_sets(sets)
+    the_job, the_cluster = found.specs(by_kind["job"], by_kind["cluster"])
+    if job is not None:
+        the_job = load_job(job, by_kind["job"])
+    if cluster is not None:
+        the_cluster = load_cluster(cluster, by_kind["cluster"])
+    return found, (the_job, the_cluster)
 
 
 def report(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rpucluster.cluster import Cluster
+    from rpucluster.config import Kind
     from rpucluster.job import Job
 
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped one.")]
@@ -31,12 +32,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standar
 def load(job: str, cluster: str | None, sets: Sequence[str]) -> "tuple[Job, Cluster]":
     name = require_cluster(cluster)
 
-    from rpucluster.cluster import CLUSTER_TABLES, load_cluster
-    from rpucluster.config import split_overrides
-    from rpucluster.job import JOB_TABLES, load_job
+    from rpucluster.cluster import load_cluster
+    from rpucluster.job import load_job
 
-    overrides = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
+    overrides = split_sets(sets)
     return load_job(job, overrides["job"]), load_cluster(name, overrides["cluster"])
+
+
+def split_sets(sets: Sequence[str]) -> "dict[Kind, list[str]]":
+    from rpucluster.cluster import CLUSTER_TABLES
+    from rpucluster.config import split_overrides
+    from rpucluster.job import JOB_TABLES
+
+    return split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
 
 
 def require_cluster(cluster: str | None) -> str:

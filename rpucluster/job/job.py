@@ -19,6 +19,7 @@ from rpucluster.algorithms import (
 )
 from rpucluster.config import AsTable, Spec, apply_override, find, read_toml, validated
 from rpucluster.devices import Device
+from rpucluster.job.conventional import ConventionalSpec
 from rpucluster.job.devices import AlgorithmSpec, DeviceSpec, LayerDeviceSpec
 from rpucluster.job.model import ModelSpec
 from rpucluster.job.training import DataSpec, EvaluateSpec, ParallelSpec, RunSpec, TrainSpec, WordsSpec
@@ -45,6 +46,7 @@ class Job(Spec):
     backward: Annotated[Management, AsTable()] = Management()
     """``[backward]``: the same on the way back."""
     parallel: ParallelSpec = ParallelSpec()
+    conventional: ConventionalSpec = ConventionalSpec()
     words: WordsSpec = WordsSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     run: RunSpec = RunSpec()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from rpucluster.config import Seconds, Spec
+from rpucluster.job.interval import Interval, IntervalField
 from rpucluster.job.layers import Count
 from rpucluster.model import TensorSplit
 from rpucluster.schedule import Schedule
@@ -229,9 +230,14 @@ class RunSpec(Spec):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads that share a large update or read of an accelerator on CPUs; results do not depend on them.  Processes
     compute at the same time, so their number times this should not exceed the cores."""
-    checkpoint_every: Seconds = 300.0
-    """Wall time between checkpoints, which are written at the end of an epoch: ``"0 s"`` after each,
-    ``"inf s"`` only after the last."""
+    checkpoint_every: IntervalField = Interval(seconds=300.0)
+    """Between checkpoints: training steps, ``"200 steps"``, or wall time, ``"5 min"``; ``"inf s"`` writes only the one
+    after the last step."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a run whose accelerator is lost goes on from its last checkpoint by itself; Ray only."""
+    step_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
+    """Wall time without any sign of work from the accelerators after which they count as lost; Ray only.  A step that
+    is as slow as that without a fault needs more; ``"inf s"`` waits for ever."""
 
 
 def _rate(value: Any) -> float:

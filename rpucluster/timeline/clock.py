@@ -3,8 +3,9 @@
 What takes turns in program order: the arrays of a layer shard and, where they are fewer than an accelerator holds, the
 tiles that may be active at once.  First come, first served, by the moment at which an operation has all that it depends
 on, ties by id: the digital units, the network on the chip and the links; one that waits for a link is not overtaken on
-its other links.  On an axis with ``contention = "fair"`` transfers share the
-bandwidth, max-min.  Everything else overlaps as the dependencies allow.
+its other links.  With ``queue = "program"`` in ``[network]`` or ``[accelerator]`` links or digital units take of what
+waits for them what comes first in the program.  On an axis with ``contention = "fair"`` transfers share the bandwidth,
+max-min.  Everything else overlaps as the dependencies allow.
 """
 
 from collections.abc import Sequence
@@ -113,6 +114,7 @@ def _numbers(
         slow=np.array(slow, np.float64),
         streaming=np.array([chip.layer_streaming]),
         capacity=links.capacity,
+        in_order=np.array([cluster.network.queue == "program", chip.queue == "program"]),
     )
     return demands, machine
 
@@ -135,9 +137,10 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         waiting=order.waiting.copy() if arrays else order.waiting.tolist(),
         bound=numbers(n, 0.0),
         bound_by=numbers(n, -1),
-        # of each operation one event at a time, and one for each change of those that share links
-        times=numbers(3 * n + 1, 0.0),
-        codes=numbers(3 * n + 1, 0),
+        # of each operation one event at a time, and one for each change of those that share links; of each transfer
+        # that comes to the head of a queue one more, and of each queue
+        times=numbers(4 * n + 1 + links + places, 0.0),
+        codes=numbers(4 * n + 1 + links + places, 0),
         size=numbers(1, 0),
         on_chip_free=numbers(places, 0.0),
         digital_free=numbers(places, 0.0),
@@ -154,6 +157,10 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         speed=numbers(n, 0.0),
         fresh=numbers(n, 0),
         ended=numbers(n, 0),
+        queue_head=numbers(links + places, -1),
+        queue_tail=numbers(links + places, -1),
+        queue_next=numbers(n, -1),
+        wake=numbers(links + places, -1.0),
         left=numbers(links, 0.0),
         claims=numbers(links, 0.0),
     )

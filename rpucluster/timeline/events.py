@@ -51,6 +51,8 @@ class Machine(NamedTuple):
     """Of one entry: whether layers pass vectors on one by one."""
     capacity: Numbers
     """Bytes per second, by link."""
+    in_order: Numbers
+    """Whether what waits is served in the order of the program instead of its arrival: by links, by digital units."""
 
 
 class State(NamedTuple):
@@ -93,6 +95,13 @@ class State(NamedTuple):
     fresh: Numbers
     """Whether its rate has just been found."""
     ended: Numbers
+    queue_head: Numbers
+    """What waits for each link, and behind the links for the digital units of each place: the first and the last in the
+    order of the program, and by operation the next."""
+    queue_tail: Numbers
+    queue_next: Numbers
+    wake: Numbers
+    """When the first of them is looked at, by queue; below 0 where none waits."""
     left: Numbers
     """Bandwidth that is not yet given away, and the claims on it, by link."""
     claims: Numbers
@@ -155,12 +164,17 @@ def notify(op: int, order: Order, demands: Demands, machine: Machine, state: Sta
             push(state, state.ready[follower], len(order.place) + 1 + follower)
 
 
+def streams(op: int, order: Order, machine: Machine) -> bool:
+    """Whether an operation passes vector by vector."""
+    return bool(machine.streaming[0]) and order.vectors[op] > 1
+
+
 def compute(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
     """Start an operation on an accelerator."""
     price, place = order.price[op], order.place[op]
     slow = machine.slow[place]
     # what passes vector by vector takes its turns between those of others, so only its end can be late
-    in_turn = order.works_with[op] == DIGITAL and not (machine.streaming[0] and order.vectors[op] > 1)
+    in_turn = order.works_with[op] == DIGITAL and not streams(op, order, machine)
     if in_turn and state.digital_free[place] > now:
         now = state.digital_free[place]
         state.cause[op], state.reason[op] = state.digital_last[place], DIGITAL_BUSY
@@ -200,15 +214,111 @@ def issue(place: int, now: float, why: int, order: Order, demands: Demands, mach
 
 def transfer(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
     """Start a transfer as soon as its links can be had one after the other."""
+    if machine.in_order[0]:
+        entry = held_up(op, now, order, demands, state)
+        if entry >= 0:
+            wait_for_link(op, entry, now, order, demands, state)
+        else:
+            begin_transfer(op, now, order, demands, machine, state)
+        return
     price = order.price[op]
-    first, last = demands.hold_first[price], demands.hold_first[price + 1]
     begin = now
-    for i in range(first, last):
+    for i in range(demands.hold_first[price], demands.hold_first[price + 1]):
         leaves = state.link_free[demands.hold_link[i]] - demands.hold_begin[i]
         if leaves > begin:
             begin = leaves
             state.cause[op], state.reason[op] = state.link_last[demands.hold_link[i]], LINK_BUSY
-    for i in range(first, last):
+    begin_transfer(op, begin, order, demands, machine, state)
+
+
+def held_up(op: int, now: float, order: Order, demands: Demands, state: State) -> int:
+    """Which of the links that a transfer asks for keeps it longest, as an entry of `Demands.hold_link`; -1 for none.
+
+    A link for which something waits that comes earlier in the program is not to be had either.
+    """
+    price = order.price[op]
+    entry, latest = -1, now
+    for i in range(demands.hold_first[price], demands.hold_first[price + 1]):
+        link = demands.hold_link[i]
+        leaves = state.link_free[link] - demands.hold_begin[i]
+        if leaves > latest or (entry < 0 and 0 <= state.queue_head[link] < op):
+            entry, latest = i, max(latest, leaves)
+    return entry
+
+
+def wait_for_link(op: int, entry: int, now: float, order: Order, demands: Demands, state: State) -> None:
+    """Put a transfer in the queue of a link, given as an entry of `Demands.hold_link`."""
+    link = demands.hold_link[entry]
+    line_up(op, link, max(now, state.link_free[link] - demands.hold_begin[entry]), order, state)
+
+
+def line_up(op: int, queue: int, at: float, order: Order, state: State) -> None:
+    """Put an operation in a queue, in the order of the program, which is looked at again at a time, if it is first."""
+    tail = state.queue_tail[queue]
+    if state.queue_head[queue] < 0:
+        state.queue_head[queue] = state.queue_tail[queue] = op
+        state.queue_next[op] = -1
+    elif tail < op:
+        state.queue_next[tail] = state.queue_tail[queue] = op
+        state.queue_next[op] = -1
+    elif op < state.queue_head[queue]:
+        state.queue_next[op] = state.queue_head[queue]
+        state.queue_head[queue] = op
+    else:
+        before = state.queue_head[queue]
+        while state.queue_next[before] < op:
+            before = state.queue_next[before]
+        state.queue_next[op] = state.queue_next[before]
+        state.queue_next[before] = op
+    if state.queue_head[queue] == op and (state.wake[queue] < 0 or at < state.wake[queue]):
+        state.wake[queue] = at
+        push(state, at, 3 * len(order.place) + 1 + queue)
+
+
+def serve_link(link: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Start what waits for a link as far as it can, in the order of the program; what waits for another link more goes
+    there."""
+    while state.queue_head[link] >= 0:
+        op = state.queue_head[link]
+        state.queue_head[link] = state.queue_next[op]
+        entry = held_up(op, now, order, demands, state)
+        if entry < 0:
+            state.cause[op], state.reason[op] = state.link_last[link], LINK_BUSY
+            begin_transfer(op, now, order, demands, machine, state)
+        else:
+            wait_for_link(op, entry, now, order, demands, state)
+            if demands.hold_link[entry] == link:
+                return
+
+
+def work(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Let an operation have the digital units, or wait for them in the order of the program."""
+    place = order.place[op]
+    queue = len(machine.capacity) + place
+    free, first = state.digital_free[place], state.queue_head[queue]
+    if free > now or 0 <= first < op:
+        line_up(op, queue, max(now, free), order, state)
+    else:
+        compute(op, now, order, demands, machine, state)
+
+
+def serve_digital(place: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Give the digital units to what waits for them and stands first in the program."""
+    queue = len(machine.capacity) + place
+    while state.queue_head[queue] >= 0:
+        op = state.queue_head[queue]
+        state.queue_head[queue] = state.queue_next[op]
+        if state.digital_free[place] > now:  # a read has begun to add sums up
+            line_up(op, queue, state.digital_free[place], order, state)
+            return
+        state.cause[op], state.reason[op] = state.digital_last[place], DIGITAL_BUSY
+        compute(op, now, order, demands, machine, state)
+
+
+def begin_transfer(op: int, begin: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
+    """Start a transfer that has its links."""
+    price = order.price[op]
+    for i in range(demands.hold_first[price], demands.hold_first[price + 1]):
         state.link_free[demands.hold_link[i]] = begin + demands.hold_end[i]
         state.link_last[demands.hold_link[i]] = op
     state.start[op] = begin
@@ -327,6 +437,14 @@ def play(order: Order, demands: Demands, machine: Machine, state: State) -> None
         elif code == n:
             if now == state.clock[1]:  # else others have come or gone since
                 end_flows(now, order, demands, machine, state)
+        elif code > 3 * n:
+            queue, links = code - 3 * n - 1, len(machine.capacity)
+            if now == state.wake[queue]:  # else it was looked at earlier
+                state.wake[queue] = -1.0
+                if queue < links:
+                    serve_link(queue, now, order, demands, machine, state)
+                else:
+                    serve_digital(queue - links, now, order, demands, machine, state)
         elif code > 2 * n:
             advance(now, state)
             state.flows[state.count[0]] = code - 2 * n - 1
@@ -337,6 +455,8 @@ def play(order: Order, demands: Demands, machine: Machine, state: State) -> None
             place = order.place[op]
             if order.works_with[op] == TRANSFER:
                 transfer(op, now, order, demands, machine, state)
+            elif order.works_with[op] == DIGITAL and machine.in_order[1] and not streams(op, order, machine):
+                work(op, now, order, demands, machine, state)
             elif order.works_with[op] == DIGITAL or machine.active[place] == 0:
                 compute(op, now, order, demands, machine, state)
             else:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,11 @@ class Network(Spec):
 
     active_chunks: int = Field(1, ge=1)
     """Chunks under way at once on each axis."""
+
+    queue: Literal["arrival", "program"] = "arrival"
+    """What is served first where transfers wait for a link: what came first, or what stands first in the program, which
+    is the order of the schedule: then a microbatch that is about to leave a stage is not held up by sums of later ones
+    that this stage has made already."""
 
     _faults: Faults = PrivateAttr(default_factory=Faults)
 

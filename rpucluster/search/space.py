@@ -1,0 +1,111 @@
+"""Every legal way to spread a job over a cluster: `candidates`."""
+
+from collections.abc import Collection, Iterator
+from itertools import permutations
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+from rpucluster.cluster import Cluster
+from rpucluster.job import Job
+from rpucluster.schedule import Schedule
+
+Sync = Literal["factors", "gradient", "average"]
+Kept = Literal["tensor", "pipeline", "data", "microbatch", "schedule", "data_sync", "placement"]
+KEPT: Final[tuple[Kept, ...]] = get_args(Kept)
+"""What may be held at what the job says."""
+
+
+class Candidate(NamedTuple):
+    """A plan by its keys; the global batch is that of the job, whatever `data` is."""
+
+    tensor: int
+    pipeline: int
+    data: int
+    expert: int
+    minibatch: int
+    microbatch: int
+    schedule: Schedule
+    virtual_stages: int
+    data_sync: Sync
+    placement: tuple[str, ...]
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators that it takes."""
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def microbatches(self) -> int:
+        """Microbatches of a step."""
+        return self.minibatch // self.microbatch
+
+
+def candidates(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator[Candidate]:
+    """All plans, each once: degrees divide the number of accelerators, replicas and microbatches the global batch.
+
+    Tensor, pipeline and replicas may leave accelerators idle.  What one replica alone would not tell apart (data_sync)
+    and what a single microbatch or stage would not (schedule, order of the axes) is there once.
+    """
+    total = job.train.minibatch * job.parallel.data
+    degrees = _divisors(cluster.accelerators)
+    layers = len(job.network.layers)
+    for tensor in _held(keep, "tensor", job.parallel.tensor, degrees):
+        for pipeline in _held(keep, "pipeline", job.parallel.pipeline, [p for p in degrees if p <= layers]):
+            room = cluster.accelerators // (tensor * pipeline)
+            for data in _held(keep, "data", job.parallel.data, [d for d in _divisors(total) if d <= room]):
+                if data > room or (data % job.parallel.expert and job.parallel.expert > 1):
+                    continue
+                minibatch = total // data
+                for microbatch in _held(keep, "microbatch", job.train.microbatch, _divisors(minibatch)):
+                    if minibatch % microbatch == 0:
+                        yield from _variants(job, (tensor, pipeline, data), (minibatch, microbatch), layers, keep)
+
+
+def _variants(
+    job: Job, degrees: tuple[int, int, int], batch: tuple[int, int], layers: int, keep: Collection[Kept]
+) -> Iterator[Candidate]:
+    tensor, pipeline, data = degrees
+    placements = _placements(dict(zip(("tensor", "pipeline", "data"), degrees, strict=True)))
+    syncs: list[Any] = ["factors", "gradient", "average"] if data > 1 else [_alone(job)]
+    for sync in _held(keep, "data_sync", job.parallel.data_sync, syncs):
+        for schedule, chunks in _schedules(job, pipeline, batch[0] // batch[1], layers, keep):
+            for placement in _held(keep, "placement", tuple(job.parallel.placement), placements):
+                yield Candidate(tensor, pipeline, data, job.parallel.expert, *batch, schedule, chunks, sync, placement)
+
+
+def _alone(job: Job) -> Sync:
+    """How a single replica updates: nothing is shared, but a dense gradient is another update."""
+    return "gradient" if job.parallel.data_sync == "gradient" else "factors"
+
+
+def _schedules(
+    job: Job, pipeline: int, microbatches: int, layers: int, keep: Collection[Kept]
+) -> Iterator[tuple[Schedule, int]]:
+    if "schedule" in keep:
+        schedule, chunks = job.parallel.schedule, job.parallel.virtual_stages
+        if schedule != "interleaved" or (microbatches % pipeline == 0 and pipeline * chunks <= layers):
+            yield schedule, chunks
+        return
+    yield "gpipe", 1
+    if pipeline == 1 or microbatches == 1:
+        return  # there is one order only
+    yield "1f1b", 1
+    yield "async", 1
+    if microbatches % pipeline == 0:
+        for chunks in (2, 4, 8):
+            if pipeline * chunks <= layers:
+                yield "interleaved", chunks
+
+
+def _placements(degrees: dict[str, int]) -> list[tuple[str, ...]]:
+    """Orders of the axes that differ: those of size 1 take no place, so they stand last."""
+    used = [name for name, size in degrees.items() if size > 1]
+    rest = [name for name, size in degrees.items() if size == 1]
+    return [(*order, *rest) for order in permutations(used)]
+
+
+def _held(keep: Collection[Kept], name: Kept, value: Any, options: list[Any]) -> list[Any]:
+    return [value] if name in keep else options
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
