@@ -7,35 +7,51 @@ largest, its length is a polynomial of the first degree; what is added up over a
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rpucluster.projection.folding import Folding
 from rpucluster.projection.summary import Sums
 from rpucluster.timeline.prices import Price
-
-AGREE = 1e-11
-"""How closely, as a share, a further step must agree with what was foreseen."""
 
 Floats = NDArray[np.float64]
 
 
-def extended(steps: Mapping[int, Sums], last: int) -> Sums | None:
-    """The figures of number `last` of a series from numbers 0, 1 and 2; None unless all others in `steps` agree."""
-    columns = {number: np.array(_numbers(step)) for number, step in steps.items()}
-    known = columns[0], columns[1], columns[2]
-    for number in steps.keys() - {0, 1, 2}:
-        if (np.abs(_foreseen(known, number) - columns[number]) > AGREE * _scales(steps[number])).any():
-            return None
-    durations = [column[0] for column in known]
-    if abs(durations[2] - 2 * durations[1] + durations[0]) > AGREE * durations[2]:
-        return None
-    found = _foreseen(known, last)
-    found[0] = durations[0] + last * (durations[2] - durations[0]) / 2
-    first, second, third = (steps[number].operations for number in range(3))
-    operations = first + last * (second - first) + last * (last - 1) // 2 * (third - 2 * second + first)
-    return _sums(found.tolist(), steps[0], operations)
+@dataclass(frozen=True, kw_only=True)
+class Extended:
+    """A step that was not replayed."""
+
+    step: Sums
+    agreement: float
+    """How far the longest of the replayed steps is from what the others foresee, as a share of it."""
+
+
+def extended(steps: Sequence[Sums], folding: Folding) -> Extended:
+    """The figures of the last plan of a series from those of `Folding.replayed`.  What operations cost is left as in the
+    first of them.
+    """
+    columns = np.array([_numbers(step) for step in steps])
+    there = np.arange(len(steps), dtype=np.float64)
+    totals = np.polyfit(there, columns[:, 1:], 2)
+    line = np.polyfit(there, columns[:, 0], 1)
+    modelled_s = float(np.polyval(line, folding.times))
+    accelerators, *seconds = (totals.T @ np.array([folding.times**2, folding.times, 1.0])).tolist()
+    return Extended(
+        step=_sum(modelled_s, accelerators, seconds, steps[0]),
+        agreement=_agreement(columns),
+    )
+
+
+def _agreement(columns: Floats) -> float:
+    """What the first three foresee of the last: a line of the step, parabolas of the rest."""
+    first, second, third, last = columns
+    foreseen = first + 3 * (second - first) + 3 * (third - 2 * second + first)
+    step = (last[0] - first[0] - 1.5 * (third[0] - first[0])) / last[0]
+    bend = (second[0] - (first[0] + third[0]) / 2) / second[0]
+    rest = (foreseen - last)[2:] / (last[0] * last[1])
+    return float(np.abs([step, bend, *rest]).max())
 
 
 def in_proportion(price: Price, share: float) -> Price:
@@ -62,38 +78,20 @@ def _shared(traffic: Callable[[], Mapping[int, float]], share: float) -> Callabl
     return lambda: {link: share * nbytes for link, nbytes in traffic().items()}
 
 
-def _foreseen(known: tuple[Floats, Floats, Floats], number: int) -> Floats:
-    """Newton's polynomial through numbers 0, 1 and 2."""
-    first, second, third = known
-    return np.asarray(
-        first + number * (second - first) + number * (number - 1) / 2 * ((third - second) - (second - first))
-    )
-
-
 def _numbers(step: Sums) -> list[float]:
-    """The step, then what adds up over accelerators."""
-    seconds = [step.accelerators * value for value in step.seconds.values()]
-    return [step.modelled_s, step.accelerators, *seconds, *step.energy_J.values(), step.link_bytes]
+    """The step, then what adds up over accelerators: these, and the seconds that are not idle."""
+    return [step.modelled_s, step.accelerators, *(step.accelerators * value for value in list(step.seconds.values())[:-1])]
 
 
-def _scales(step: Sums) -> Floats:
-    """What the numbers are to be compared with: each with the sum that it belongs to."""
-    time = step.accelerators * step.modelled_s
-    scales = [step.modelled_s, step.accelerators, *(time for _ in step.seconds), *(step.all_J for _ in step.energy_J)]
-    return np.array([*scales, step.link_bytes])
-
-
-def _sums(numbers: Sequence[float], example: Sums, operations: int) -> Sums:
-    modelled_s, accelerators, *rest = numbers
-    parts = len(example.seconds)
-    mean = [max(0.0, value) / accelerators for value in rest[: parts - 1]]
-    seconds = dict(zip(example.seconds, (*mean, max(0.0, modelled_s - math.fsum(mean))), strict=True))
-    energy = dict(zip(example.energy_J, rest[parts:-1], strict=True))
-    return Sums(
+def _sum(modelled_s: float, accelerators: float, seconds: Sequence[float], example: Sums) -> Sums:
+    mean = [max(0.0, value) / accelerators for value in seconds]
+    parts = (*mean, max(0.0, modelled_s - math.fsum(mean)))
+    computing = math.fsum(mean[:-1])
+    idle = example.idle_power * max(0.0, modelled_s - computing) * accelerators
+    return replace(
+        example,
         modelled_s=modelled_s,
         accelerators=round(accelerators),
-        seconds=seconds,
-        energy_J=energy,
-        link_bytes=rest[-1],
-        operations=operations,
+        seconds=dict(zip(example.seconds, parts, strict=True)),
+        energy_J=dict(example.energy_J) | {"idle": idle},
     )

@@ -36,6 +36,18 @@ class Folding:
     more_microbatches: int
     last: int
 
+    @property
+    def replayed(self) -> tuple[int, int, int, int]:
+        """Those that are replayed: three to go by, far enough apart, and one to hold them to."""
+        more = self.more_stages or self.more_microbatches
+        apart = max(1, (self.stages if self.more_stages else self.microbatches) // (2 * more))
+        return 0, apart, 2 * apart, 3 * apart
+
+    @property
+    def times(self) -> float:
+        """How many of the steps between those the plan itself is from the first."""
+        return self.last / self.replayed[1]
+
     def size(self, number: int) -> tuple[int, int]:
         """Stages and microbatches of a plan of the series."""
         return self.stages + number * self.more_stages, self.microbatches + number * self.more_microbatches
@@ -104,7 +116,7 @@ def _series(
                 continue
         else:
             number = int(microbatches - wanted) // stages
-        if number < 4:
+        if number < 6:
             return None
         more_microbatches = round((microbatches - wanted) / number) if more else stages
         start = microbatches - number * more_microbatches

@@ -52,6 +52,8 @@ class Sums:
     """Bytes summed over the links."""
     operations: int
     """Of all accelerators."""
+    idle_power: float
+    """Of each, W."""
 
     @property
     def all_J(self) -> float:
@@ -67,7 +69,7 @@ class Sums:
 def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_power: float) -> Sums:
     """Sum up over all accelerators for which the representatives stand, or None where all are there; in O(n log n) of
     their operations."""
-    copies = _Copies(plan, symmetry)
+    copies = Copies(plan, symmetry)
     repeats = np.bincount(moments.of, minlength=len(moments.pattern))
     times = repeats * np.array([copies.of_operation(op) for op in moments.pattern], np.int64)
     by_price = np.bincount(moments.price, weights=times, minlength=len(moments.prices))
@@ -90,10 +92,11 @@ def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_powe
         energy_J=energy,
         link_bytes=float(by_price @ np.array(carried)) if carried else 0.0,
         operations=int(times.sum()),
+        idle_power=idle_power,
     )
 
 
-class _Copies:
+class Copies:
     """For how many of the whole machine each representative stands."""
 
     def __init__(self, plan: Plan, symmetry: Symmetry | None) -> None:
