@@ -212,6 +212,11 @@ class Cluster(Spec):
         return {"accelerator" if key == "chip" else key: value for key, value in handler(self).items()}
 
     @property
+    def has_tiles(self) -> bool:
+        """Whether its accelerators are RPUs."""
+        return isinstance(self.chip, Accelerator)
+
+    @property
     def accelerator(self) -> Accelerator:
         """One RPU of the cluster.  Raises `PlanError` where its accelerators are of another kind."""
         if not isinstance(self.chip, Accelerator):

@@ -1,5 +1,7 @@
 """What a run shows while it goes on: a bar on a terminal, one line per finished epoch anywhere else."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -72,3 +74,18 @@ class Display:
         if epoch.test_accuracy is not None:
             words.append(f"test accuracy {100 * epoch.test_accuracy:.2f} %")
         self._console.print(", ".join(words), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def counting(label: str, console: Console, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that is counted: what is given is called with how much is done and how much there is at most."""
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}"),
+        console=console,
+        disable=quiet or not console.is_terminal,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, most: bar.update(task, completed=done, total=most)

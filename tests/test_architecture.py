@@ -69,12 +69,13 @@ FLOORS = {
     "coordinator": 14,
     "profile": 14,
     "projection": 14,
-    "report": 15,
-    "progress": 15,
-    "doctor": 15,
-    "experiments": 16,
-    "cli": 17,
-    "__main__": 18,
+    "search": 15,
+    "report": 16,
+    "progress": 16,
+    "doctor": 16,
+    "experiments": 17,
+    "cli": 18,
+    "__main__": 19,
 }
 """Where each file or folder of the package lives; docs/design.md shows the same table."""
 

@@ -121,8 +121,8 @@ def test_an_unknown_section_names_the_nearest(capsys: Captured) -> None:
 
 def test_an_unknown_job_lists_the_shipped(capsys: Captured) -> None:
     assert fails(capsys, ["plan", "digit", "--cluster", "laptop"], 2) == (
-        "rpucluster: error: no job file digit: not a file, nor one of the shipped digits, lenet5, mlp_1b, "
-        'mlp_wide, mnist_agad, mnist_paper, resnet50; did you mean "digits"?'
+        "rpucluster: error: no job file digit: not a file, nor one of the shipped digits, gpt_175b, "
+        'gpt_1t, lenet5, mlp_1b, mlp_1t, mlp_wide, mnist_agad, mnist_paper, resnet50; did you mean "digits"?'
     )
 
 

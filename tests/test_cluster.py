@@ -12,7 +12,7 @@ from rpucluster.errors import ConfigError, InputError, PlanError
 
 NAMES = (
     "a100_3072", "dgx_a100", "dgx_h100", "fat_tree16", "h100_4096", "laptop", "paper_chip", "paper_cpu", "paper_gpu",
-    "ring8", "torus4x4", "tpu_v4_cube",
+    "ring8", "rpu_pod_4096", "torus4x4", "tpu_v4_cube",
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def test_shipped_clusters_survive_being_written_and_read(name: str) -> None:
 
 def test_all_and_only_these_are_shipped() -> None:
     assert tuple(shipped("cluster")) == NAMES
-    assert [load_cluster(name).accelerators for name in NAMES] == [3072, 8, 32, 16, 4096, 4, 1, 1, 1, 8, 16, 64]
+    assert [load_cluster(name).accelerators for name in NAMES] == [3072, 8, 32, 16, 4096, 4, 1, 1, 1, 8, 4096, 16, 64]
 
 
 def test_a_resolved_cluster_keeps_its_name_in_another_file(tmp_path: Path) -> None:

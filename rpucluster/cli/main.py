@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from rpucluster.cli import experiments, models, projection, runs
+from rpucluster.cli import experiments, models, projection, runs, search
 from rpucluster.cli.app import app
 from rpucluster.errors import RpuclusterError
 
@@ -24,6 +24,7 @@ for _command in (
     models.profile,
     models.collective,
     projection.project,
+    search.search,
     runs.report,
     experiments.reproduce,
     experiments.doctor,

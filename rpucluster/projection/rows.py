@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from rpucluster.cluster import CLUSTER_TABLES, Cluster, load_cluster
 from rpucluster.config import split_overrides
+from rpucluster.conventional import baseline
 from rpucluster.errors import ConfigError, InputError
 from rpucluster.job import JOB_TABLES, Job, load_job
+from rpucluster.projection.figures import conventional_figures, figures
 from rpucluster.projection.scaling import ACCELERATORS, WEIGHTS, Scaling, accelerators_changes, weights_changes
 from rpucluster.projection.step import Estimate, prepare
 from rpucluster.projection.sweep import Sweep, Value, points
@@ -85,56 +87,49 @@ def _row(
     point: Mapping[str, Value],
 ) -> dict[str, Any]:
     job, cluster = specs_at(job_name, cluster_name, projection, sets, point)
+    if not cluster.has_tiles:
+        if projection.threshold is not None:
+            raise ConfigError(f"--threshold is for clusters of RPUs, which {cluster.name} is not; leave it out")
+        step = baseline(job, cluster)
+        steps = _steps(job, job.parallel.data, projection.samples)
+        return (
+            dict(point) | conventional_figures(job, step) | _train_figures(steps, step.modelled_step_s, step.energy_J)
+        )
     prepared = prepare(job, cluster)
     found = prepared.on(cluster)
-    row = dict(point) | _figures(job, found) | _training(job, found, projection.samples)
+    row = dict(point) | figures(job, found) | _training(job, found, projection.samples)
     if projection.threshold is not None:
         row |= threshold(prepared, cluster, projection.threshold)
     return row
 
 
-def _figures(job: Job, found: Estimate) -> dict[str, Any]:
-    plan, step = found.plan, found.step
-    batch = job.train.minibatch * plan.data
-    return {
-        "weights": job.network.weights,
-        "accelerators": plan.tensor * plan.pipeline * plan.data,
-        "tiles": plan.data * sum(rows * cols for rows, cols in (layer.tile_grid for layer in plan.layers)),
-        "tensor": plan.tensor,
-        "pipeline": plan.pipeline,
-        "data": plan.data,
-        "global_batch": batch,
-        "microbatch": job.train.microbatch,
-        "modelled_step_s": step.modelled_s,
-        "samples_per_s": batch / step.modelled_s if step.modelled_s else None,
-        "modelled_energy_J": step.all_J,
-        "communication_fraction": step.communication_fraction,
-        "exact": found.exact,
-        "why_not_exact": found.why_not_exact,
-        "operations": step.operations,
-        "link_bytes": step.link_bytes,
-        **{f"{component}_s": seconds for component, seconds in step.seconds.items()},
-        **{f"energy_{component}_J": joules for component, joules in step.energy_J.items()},
-    }
-
-
 def _training(job: Job, found: Estimate, samples: int | None) -> dict[str, Any]:
     """Modelled time and energy of a whole training, with the averagings that belong to it."""
-    batch = job.train.minibatch * found.plan.data
-    if samples is not None:
-        steps: int | None = math.ceil(samples / batch)
-    else:
-        there = _samples_of(job)
-        # what is left over at the end of an epoch is not trained on in it
-        steps = None if there is None else job.train.epochs * (there // batch)
+    steps = _steps(job, found.plan.data, samples)
     if not steps:
-        return {"steps": None, "modelled_train_s": None, "modelled_train_J": None}
+        return _train_figures(None, 0.0, 0.0)
     averages = math.ceil(steps / job.parallel.average_every) if found.average else 0
     return {
         "steps": steps,
         "modelled_train_s": found.seconds(steps, averages),
         "modelled_train_J": found.joules(steps, averages),
     }
+
+
+def _train_figures(steps: int | None, step_s: float, step_J: float) -> dict[str, Any]:
+    if not steps:
+        return {"steps": None, "modelled_train_s": None, "modelled_train_J": None}
+    return {"steps": steps, "modelled_train_s": steps * step_s, "modelled_train_J": steps * step_J}
+
+
+def _steps(job: Job, data: int, samples: int | None) -> int | None:
+    """Steps of a training."""
+    batch = job.train.minibatch * data
+    if samples is not None:
+        return math.ceil(samples / batch)
+    there = _samples_of(job)
+    # what is left over at the end of an epoch is not trained on in it
+    return None if there is None else job.train.epochs * (there // batch)
 
 
 def _samples_of(job: Job) -> int | None:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 from rpucluster.cluster import Cluster
 from rpucluster.errors import CapacityError, PlanError
 from rpucluster.job import Job
+from rpucluster.projection.figures import figures
 from rpucluster.projection.step import Estimate, estimate
 from rpucluster.search.bounds import Bounds
 from rpucluster.search.space import Candidate, Kept, candidates
@@ -29,13 +30,34 @@ class Found:
 
     @property
     def modelled_s(self) -> float:
-        """Seconds of a step."""
-        return self.estimate.step.modelled_s
+        """Seconds of a step, with its share of an averaging of the replicas."""
+        average = self.estimate.average
+        every = self.job.parallel.average_every
+        return self.estimate.step.modelled_s + (average.modelled_s / every if average else 0.0)
 
     @property
     def energy_J(self) -> float:
-        """Joules of a step."""
-        return self.estimate.step.all_J
+        """Joules of a step, with its share of an averaging."""
+        average = self.estimate.average
+        return self.estimate.step.all_J + (average.all_J / self.job.parallel.average_every if average else 0.0)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its columns: those of a projection, and what makes the plan."""
+        plan = self.candidate
+        keys = {
+            "minibatch": plan.minibatch,
+            "schedule": plan.schedule,
+            "virtual_stages": plan.virtual_stages,
+            "data_sync": plan.data_sync if plan.data > 1 or plan.data_sync == "gradient" else None,
+            "placement": list(plan.placement),
+            "bound_s": self.bound_s,
+            # what the averagings of a training add to each of its steps
+            "modelled_step_s": self.modelled_s,
+            "modelled_energy_J": self.energy_J,
+            "samples_per_s": plan.minibatch * plan.data / self.modelled_s if self.modelled_s else None,
+        }
+        return figures(self.job, self.estimate) | keys
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,72 @@
+"""The command that looks for the best plan: search."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rpucluster.cli.shared import AsJson, ClusterName, JobName, Sets, console, load, print_json
+from rpucluster.errors import ConfigError
+
+
+class By(StrEnum):
+    """What the best plan has least of."""
+
+    TIME = "time"
+    ENERGY = "energy"
+    PARETO = "pareto"
+
+
+def search(
+    job: JobName,
+    cluster: ClusterName = None,
+    by: Annotated[
+        By, typer.Option(help="Least time or energy of a step, or the front of both with the accelerators used.")
+    ] = By.TIME,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY[,KEY]",
+            help="What stays as the job has it: tensor, pipeline, data, microbatch, schedule, data_sync, placement.",
+        ),
+    ] = None,
+    replays: Annotated[int, typer.Option(min=1, help="Plans that are replayed at most.")] = 200,
+    top: Annotated[int, typer.Option(min=1, help="Rows that are shown.")] = 10,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Leave all rows as Parquet there.")] = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for the best way to spread a job over a cluster: every legal plan is bounded, the promising are replayed."""
+    the_job, the_cluster = load(job, cluster, sets or ())
+
+    from rpucluster.progress import counting
+    from rpucluster.report.search import print_search, write_search
+    from rpucluster.search.search import search as look
+    from rpucluster.search.space import KEPT
+
+    kept = [word.strip() for word in keep.split(",")] if keep else []
+    for word in kept:
+        if word not in KEPT:
+            raise ConfigError(f"--keep {word}: write {', '.join(KEPT)}")
+    with counting("plans replayed", console(sys.stderr), quiet=as_json) as step:
+        found = look(the_job, the_cluster, by=by.value, keep=kept, replays=replays, progress=step)  # type: ignore[arg-type]
+    if out is not None:
+        write_search(out, found)
+    if as_json:
+        print_json(
+            {
+                "plans": found.plans,
+                "plans_evaluated": found.bounded + found.replayed,
+                "plans_fitting": found.fitting,
+                "plans_bounded": found.bounded,
+                "plans_replayed": found.replayed,
+                "plans_refused": found.refused,
+                "unsettled_s": found.unsettled_s,
+                "wall_s": found.wall_s,
+                "rows": [each.row for each in found.found],
+            }
+        )
+    else:
+        print_search(found, top, console(sys.stdout))

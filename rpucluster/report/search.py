@@ -1,0 +1,69 @@
+"""What a search found, for the terminal and as Parquet."""
+
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.text import Text
+
+from rpucluster.files import write_atomically
+from rpucluster.report.text import add_rows, new_table
+from rpucluster.search.search import Found, Search
+from rpucluster.units import format_count, format_quantity
+
+_UNITS: Final = {"_s": "s", "_J": "J", "_per_s": "1/s"}
+
+
+def print_search(found: Search, top: int, console: Console) -> None:
+    """Print the best plans, one a row, and how sure it is that there is no better one."""
+    table = new_table(
+        ">T x P x D", ">accelerators", ">microbatch", "schedule", "data sync", "placement", ">modelled step",
+        ">samples/s", ">energy/step", ">exposed comm.",
+    )  # fmt: skip
+    add_rows(table, (_cells(each) for each in found.found[:top]))
+    console.print(table)
+    counts = (
+        f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by a "
+    )
+    counts += f"a bound, {found.replayed:,} replayed, {found.refused:,} refused; {found.wall_s:.1f} s"
+    console.print(Text(counts))
+    if found.unsettled_s is not None:
+        least = format_quantity(found.unsettled_s, "time")
+        console.print(
+            Text(f"replays ran out: a plan that was not replayed takes at least {least}; raise --replays for more")
+        )
+    for why in dict.fromkeys(each.estimate.why_not_exact for each in found.found[:top]):
+        if why is not None:
+            console.print(Text(f"~ from representatives that are not known to be exact: {why}"))
+
+
+def _cells(found: Found) -> tuple[str, ...]:
+    row, plan = found.row, found.candidate
+    chunks = f" x {plan.virtual_stages}" if plan.virtual_stages > 1 else ""
+    return (
+        f"{plan.tensor} x {plan.pipeline} x {plan.data}",
+        f"{plan.accelerators:,}",
+        f"{plan.microbatch} of {plan.minibatch}",
+        plan.schedule + chunks,
+        row["data_sync"] or "-",
+        ", ".join(plan.placement),
+        format_quantity(found.modelled_s, "time") + ("" if found.estimate.exact else " ~"),
+        format_count(row["samples_per_s"]),
+        format_quantity(found.energy_J, "energy"),
+        f"{100 * row['communication_fraction']:.1f} %",
+    )
+
+
+def write_search(path: Path, found: Search) -> None:
+    """Write all rows as Parquet, best first, with units in the metadata of the fields."""
+    table = pa.Table.from_pylist([each.row for each in found.found])
+    fields = [field.with_metadata({"unit": _unit(field.name)}) for field in table.schema]
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.cast(pa.schema(fields)), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _unit(name: str) -> str:
+    return next((unit for ending, unit in reversed(_UNITS.items()) if name.endswith(ending)), "1")

@@ -1,0 +1,123 @@
+"""The search against trying everything, and its bounds against what a replay finds."""
+
+import json
+import re
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from rpucluster.cli import main
+from rpucluster.cluster import Cluster
+from rpucluster.errors import CapacityError, PlanError
+from rpucluster.job import Job
+from rpucluster.projection.step import estimate
+from rpucluster.search.bounds import Bounds
+from rpucluster.search.search import Found, search, with_plan
+from rpucluster.search.space import candidates
+from tests.specs import make_cluster, make_job
+
+DECODER: dict[str, Any] = {"preset": "gpt", "layers": 2, "hidden": 16, "heads": 2, "sequence": 8, "vocabulary": 24}
+
+
+def case(seed: int) -> tuple[Job, Cluster]:
+    """Small networks on four accelerators, with links and digital units from negligible to what holds all up."""
+    model: dict[str, Any] = {"sizes": [16, 24, 20, 10]} if seed % 2 else DECODER | {"sizes": None}
+    job = make_job(model=model, train={"minibatch": 4, "microbatch": 2}, parallel={"average_every": 2})
+    chip: dict[str, Any] = {"tiles": 60, "active_tiles": [60, 4][seed // 2 % 2]}
+    chip["digital_rate"] = ["1e12 op/s", "1e9 op/s"][seed // 4 % 2]
+    chip["layer_streaming"] = seed % 5 == 0
+    kind = ["switch", "ring", "fully_connected"][seed % 3]
+    bandwidth, latency = [("1 TB/s", "1 ns"), ("1 GB/s", "100 ns")][seed // 8 % 2]
+    return job, make_cluster(4, kind=kind, bandwidth=bandwidth, latency=latency, **chip)
+
+
+def everything(job: Job, cluster: Cluster) -> list[tuple[float, Found]]:
+    """What every legal plan takes, beside its bound."""
+    bounds, found = Bounds(job, cluster), []
+    for plan in candidates(job, cluster):
+        changed = with_plan(job, plan)
+        bound = bounds.modelled_s(plan)
+        try:
+            each = Found(candidate=plan, job=changed, estimate=estimate(changed, cluster), bound_s=bound)
+        except PlanError:
+            continue
+        found.append((bounds.energy_J(plan), each))
+        if not bounds.fits(plan):
+            raise AssertionError(f"{plan} fits")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_no_plan_is_quicker_or_thriftier_than_its_bound_and_the_best_is_found(seed: int) -> None:
+    job, cluster = case(seed)
+    tried = everything(job, cluster)
+    assert len(tried) > 40
+    for joules, each in tried:
+        assert each.bound_s <= each.modelled_s * (1 + 1e-9), each.candidate
+        assert joules <= each.energy_J * (1 + 1e-9), each.candidate
+    quickest = search(job, cluster)
+    assert quickest.unsettled_s is None
+    assert quickest.found[0].modelled_s == min(each.modelled_s for _, each in tried)
+    thriftiest = search(job, cluster, by="energy", replays=10**6)
+    assert thriftiest.found[0].energy_J == min(each.energy_J for _, each in tried)
+    counted = quickest.bounded + quickest.replayed + quickest.refused
+    assert counted == quickest.fitting <= quickest.plans
+
+
+def test_the_front_has_what_nothing_beats_in_time_energy_and_accelerators() -> None:
+    job, cluster = case(1)
+    found = search(job, cluster, by="pareto", replays=10**6)
+    figures = [(each.modelled_s, each.energy_J, each.candidate.accelerators) for each in found.found]
+    for i, mine in enumerate(figures):
+        for j, other in enumerate(figures):
+            assert i == j or not all(a <= b for a, b in zip(other, mine, strict=True))
+    assert {accelerators for *_, accelerators in figures} >= {1}
+    best = search(job, cluster).found[0].modelled_s
+    assert figures[0][0] == best
+
+
+def test_what_is_kept_stays() -> None:
+    job, cluster = case(1)
+    plans = list(candidates(job, cluster, ["tensor", "schedule", "data_sync", "placement", "microbatch"]))
+    assert {(p.tensor, p.schedule, p.data_sync, p.microbatch) for p in plans} == {(1, "gpipe", "factors", 2)}
+    assert {p.data for p in plans} == {1, 2}  # of a global batch of four in microbatches of two
+    assert len(plans) == len(set(plans))
+
+
+def test_the_global_batch_stays_whatever_the_plan() -> None:
+    job, cluster = case(0)
+    assert {plan.minibatch * plan.data for plan in candidates(job, cluster)} == {4}
+
+
+def test_replays_that_run_out_are_told_with_what_the_rest_may_take() -> None:
+    job, cluster = case(9)
+    whole, cut = search(job, cluster), search(job, cluster, replays=1)
+    assert cut.replayed == 1
+    assert whole.replayed > 1
+    assert cut.unsettled_s is not None
+    assert cut.unsettled_s <= whole.found[0].modelled_s <= cut.found[0].modelled_s
+
+
+def test_a_network_without_room_is_refused_with_what_there_is() -> None:
+    job = make_job(model={"sizes": [64, 640, 640, 10]})
+    with pytest.raises(CapacityError, match=r"^no plan fits: small has 458,\d+ weights and small holds 10,240 in 4 "):
+        search(job, make_cluster(4, tiles=40, active_tiles=40))
+
+
+def test_the_command_prints_a_table_or_json_and_leaves_parquet(
+    capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "plans.parquet"
+    assert main(["search", "digits", "--cluster", "laptop", "--out", str(path)]) == 0
+    assert re.search(r"\d+ legal plans: 0 do not fit, \d+ ruled out by a bound, \d+ replayed", capsys.readouterr().out)
+    assert main(["search", "digits", "--cluster", "laptop", "--keep", "data_sync", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["plans_evaluated"] == told["plans_bounded"] + told["plans_replayed"] > 10
+    steps = [row["modelled_step_s"] for row in told["rows"]]
+    assert steps == sorted(steps)
+    table = pq.read_table(path)
+    assert table.schema.field("modelled_step_s").metadata == {b"unit": b"s"}
+    assert main(["search", "digits", "--cluster", "laptop", "--keep", "replicas"]) == 2
+    assert "--keep replicas: write tensor, pipeline, data" in capsys.readouterr().err
