@@ -68,3 +68,56 @@ def random_case(seed: int, **axis: Any) -> tuple[Job, Cluster]:
     }
     cluster = {"name": "random", "accelerator": chip, "network": {"axis": axes}}
     return Job.model_validate(job), Cluster.model_validate(cluster)
+
+
+def random_pipeline(seed: int) -> tuple[Job, Cluster]:
+    """A pipeline of many stages, most of them alike, over many microbatches.  May raise `ValidationError`."""
+    rng = random.Random(seed)
+    tensor, stages, data = rng.choice([1, 2, 2, 3]), rng.choice([16, 24, 32]), rng.choice([1, 2])
+    schedule = rng.choice(["gpipe", "1f1b", "async", "interleaved"])
+    chunks = 2 if schedule == "interleaved" else 1
+    microbatches = stages * rng.choice([1, 2]) if chunks > 1 else rng.choice([12, 16, 31, 48, 64])
+    width = rng.choice([4, 4, 8]) * tensor + rng.choice([0, 0, 3])
+    layers = stages * chunks * rng.choice([1, 1, 2])
+    job = {
+        "name": f"pipeline{seed}",
+        "model": {
+            "preset": "mlp",
+            "sizes": [rng.choice([width, 3 * width]), *([width] * (layers - 1)), rng.choice([width, 4 * width])],
+            "bias": rng.choice(["none", "digital"]),
+        },
+        "data": {"name": "digits"},
+        "train": {"epochs": 1, "minibatch": 2 * microbatches, "microbatch": 2, "learning_rate": 0.01},
+        "parallel": {
+            "tensor": tensor,
+            "pipeline": stages,
+            "data": data,
+            "schedule": schedule,
+            "virtual_stages": chunks,
+            "tensor_split": rng.choice(["auto", "output"]),
+            "data_sync": rng.choice(["factors", "gradient"]),
+        },
+    }
+    axes = [
+        {
+            "name": name,
+            "kind": rng.choice(["ring", "switch", "fully_connected"]),
+            "size": size,
+            "bandwidth": f"{rng.choice([1, 5, 50])} GB/s",
+            "latency": f"{rng.choice([0, 50, 500])} ns",
+            "contention": rng.choice(["fifo", "fifo", "fair", "none"]),
+        }
+        for name, size in zip(AXES, (tensor, stages, data), strict=True)
+    ]
+    chip = {
+        "tile_rows": 4,
+        "tile_cols": 4,
+        "tiles": 1000,
+        "active_tiles": rng.choice([1000, 4]),
+        "layer_streaming": rng.random() < 0.3,
+        "idle_power": "1 W",
+        "digital_rate": f"{rng.choice([0.5, 5, 500])} Gop/s",
+        "queue": rng.choice(["arrival", "program"]),
+    }
+    network = {"queue": rng.choice(["arrival", "program"]), "axis": axes}
+    return Job.model_validate(job), Cluster.model_validate({"name": "random", "accelerator": chip, "network": network})

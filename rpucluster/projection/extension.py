@@ -10,13 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rpucluster.projection.folding import Folding
 from rpucluster.projection.summary import Sums
 from rpucluster.timeline.prices import Price
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,32 +23,27 @@ class Extended:
     step: Sums
     agreement: float
     """How far the longest of the replayed steps is from what the others foresee, as a share of it."""
+    of_parts: float
+    """The same for what it consists of."""
 
 
 def extended(steps: Sequence[Sums], folding: Folding) -> Extended:
-    """The figures of the last plan of a series from those of `Folding.replayed`.  What operations cost is left as in the
-    first of them.
+    """The times of the last plan of a series from those of `Folding.replayed`; what operations cost is left as it is in
+    the first of them.
     """
     columns = np.array([_numbers(step) for step in steps])
-    there = np.arange(len(steps), dtype=np.float64)
-    totals = np.polyfit(there, columns[:, 1:], 2)
-    line = np.polyfit(there, columns[:, 0], 1)
-    modelled_s = float(np.polyval(line, folding.times))
-    accelerators, *seconds = (totals.T @ np.array([folding.times**2, folding.times, 1.0])).tolist()
-    return Extended(
-        step=_sum(modelled_s, accelerators, seconds, steps[0]),
-        agreement=_agreement(columns),
-    )
-
-
-def _agreement(columns: Floats) -> float:
-    """What the first three foresee of the last: a line of the step, parabolas of the rest."""
+    there, far = np.arange(len(steps), dtype=np.float64), folding.times
+    modelled_s = float(np.polyval(np.polyfit(there, columns[:, 0], 1), far))
+    accelerators, *seconds = (np.polyfit(there, columns[:, 1:], 2).T @ [far * far, far, 1.0]).tolist()
     first, second, third, last = columns
-    foreseen = first + 3 * (second - first) + 3 * (third - 2 * second + first)
     step = (last[0] - first[0] - 1.5 * (third[0] - first[0])) / last[0]
     bend = (second[0] - (first[0] + third[0]) / 2) / second[0]
-    rest = (foreseen - last)[2:] / (last[0] * last[1])
-    return float(np.abs([step, bend, *rest]).max())
+    parts = (first + 3 * (third - second) - last)[2:] / (last[0] * last[1])
+    return Extended(
+        step=_sum(modelled_s, accelerators, seconds, steps[0]),
+        agreement=float(max(abs(step), abs(bend))),
+        of_parts=float(np.abs(parts).max()),
+    )
 
 
 def in_proportion(price: Price, share: float) -> Price:
@@ -80,7 +72,11 @@ def _shared(traffic: Callable[[], Mapping[int, float]], share: float) -> Callabl
 
 def _numbers(step: Sums) -> list[float]:
     """The step, then what adds up over accelerators: these, and the seconds that are not idle."""
-    return [step.modelled_s, step.accelerators, *(step.accelerators * value for value in list(step.seconds.values())[:-1])]
+    return [
+        step.modelled_s,
+        step.accelerators,
+        *(step.accelerators * value for value in list(step.seconds.values())[:-1]),
+    ]
 
 
 def _sum(modelled_s: float, accelerators: float, seconds: Sequence[float], example: Sums) -> Sums:

@@ -15,7 +15,7 @@ from rpucluster.job import Job
 from rpucluster.plan import LayerPlan, Plan
 from rpucluster.topology import Faults, Network
 
-FEWEST = 6
+FEWEST = 4
 """Alike stages, and microbatches, of the smallest plan that is tried at first (our choice)."""
 STEADY = 8.0
 """Microbatches per stage beyond which more change nothing but the length (our choice)."""
@@ -28,8 +28,10 @@ class Folding:
     """A series of plans: number n has `stages` + n * `more_stages`, and so on; the job's own is number `last`."""
 
     plan: Plan
-    cut: int
-    """The stage before which others are left out."""
+    run: tuple[int, int]
+    """The first of the stages that are alike, and the one behind the last."""
+    unit: int
+    """After how many of them they repeat."""
     stages: int
     more_stages: int
     microbatches: int
@@ -37,10 +39,28 @@ class Folding:
     last: int
 
     @property
+    def cut(self) -> int:
+        """The stage before which others are left out."""
+        return self.run[0] + self.unit
+
+    def stands_for(self) -> dict[int, int]:
+        """For how many stages of the whole plan some of the smallest one do the work, which are all of different work:
+        the ends of a run send to others."""
+        found: dict[int, int] = {}
+        gone = self.plan.pipeline - self.stages
+        for stage in range(self.plan.pipeline):
+            if self.run[0] < stage < self.run[1] - 1:
+                place = self.cut + (stage - self.cut) % self.unit
+            else:
+                place = stage if stage < self.cut else stage - gone
+            found[place] = found.get(place, 0) + 1
+        return found
+
+    @property
     def replayed(self) -> tuple[int, int, int, int]:
         """Those that are replayed: three to go by, far enough apart, and one to hold them to."""
         more = self.more_stages or self.more_microbatches
-        apart = max(1, (self.stages if self.more_stages else self.microbatches) // (2 * more))
+        apart = max(1, (self.stages if self.more_stages else self.microbatches) // (3 * more))
         return 0, apart, 2 * apart, 3 * apart
 
     @property
@@ -125,7 +145,8 @@ def _series(
         if full * (1 - _WITHIN) <= start / stages <= ratio * (1 + _WITHIN):
             return Folding(
                 plan=plan,
-                cut=first + unit,
+                run=(first, last),
+                unit=unit,
                 stages=stages,
                 more_stages=more,
                 microbatches=start,
