@@ -20,8 +20,6 @@ from rpucluster.timeline.prices import Price
 
 AGREE = 2e-3
 """How closely, as a share, the longest of the short steps must agree with what the others foresee (our choice)."""
-INTERPRETED = 40_000
-"""Short steps of no more operations are replayed before compiled code is even loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +72,8 @@ class Steady:
         if key not in self.steps:
             self.steps[key] = step_of(plan, self.job, fullest.written, microbatches)
         share = microbatches * self.job.train.microbatch / self.job.train.minibatch
-        compiled = None if len(self.steps[key].of) > INTERPRETED else False
-        return timed(self.steps[key], plan, cluster, fullest, share, price, compiled)
+        # a sweep has many of them, so it pays to load compiled code
+        return timed(self.steps[key], plan, cluster, fullest, share, price, compiled=True)
 
     def _told(self, found: Extended, sizes: list[tuple[int, int]], microbatches: int) -> str:
         (p, m), (longest_p, longest_m) = sizes[0], sizes[-1]
