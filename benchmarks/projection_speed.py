@@ -2,7 +2,7 @@
 
     python benchmarks/projection_speed.py [--whole]
 
-Each case is projected in three processes of its own, of which the fastest counts: wall seconds and processor seconds
+Each case is projected in two processes of its own, of which the faster counts: wall seconds and processor seconds
 from the names of the two files to the row, after all imports, with nothing compiled or kept; the same again; and by how
 much the largest size of the process grew.  `--whole` replays all operations of the representatives of the first case
 too, in minutes and gigabytes, and says how far the row is from that; without it the last such result is kept.  Writes
@@ -53,7 +53,7 @@ def measure(sets: list[str], whole: bool) -> dict[str, Any]:
     }
 
 
-def fastest(name: str, repeats: int = 3, *options: str) -> dict[str, Any]:
+def fastest(name: str, repeats: int = 2, *options: str) -> dict[str, Any]:
     """One case, in fresh processes."""
     found = []
     for _ in range(repeats):

@@ -140,7 +140,7 @@ def _both_logarithmic(axis: Axes, key: str, unit: str | None, rows: Iterable[Row
     values = sorted({row[key] for row in rows})
     if len(values) <= MOST_TICKS:
         axis.set_xticks(values, [f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in values])
-        axis.minorticks_off()
+        axis.xaxis.minorticks_off()
     axis.set_xlabel(f"{key} ({unit})" if unit else key)
 
 
