@@ -1,17 +1,23 @@
 """Files written whole or not at all, and read back with one-line errors: bytes, JSON, Parquet with units."""
 
+import fcntl
+import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rpucluster.errors import RunDirectoryError, RunError
+
+_LARGEST_TEXT: Final = 1 << 30
+"""Bytes of a text that is read: a manifest takes less than 1 KiB for each accelerator and layer."""
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -35,29 +41,88 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a folder meanwhile; the system forgets it when this process ends.
+
+    Raises `RunDirectoryError` where another one does.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RunDirectoryError(f"{folder}: another process is writing into this run; stop it first") from None
+    finally:
+        os.close(handle)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process is in `held`."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its keys in the given order; raises `RunError` as `write_atomically` does.
+    """Write `json_bytes`; raises `RunError` as `write_atomically` does."""
+    write_atomically(path, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """A JSON object with its keys in the given order.
 
     NumPy numbers become plain ones, and what is not a finite number becomes null, which JSON can hold.
     """
-    text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    write_atomically(path, f"{text}\n".encode())
+    return f"{json.dumps(_plain(content), indent=2, allow_nan=False)}\n".encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises `RunDirectoryError` where it is missing or no such thing."""
     try:
         content = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unreadable(path, error) from None
     if not isinstance(content, dict):
         raise RunDirectoryError(f"{path}: cannot be read: not a JSON object")
     return content
 
 
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object beside the SHA-256 of its content; raises `RunError` as `write_atomically` does."""
+    write_atomically(path, f"{json.dumps({'sha256': _seal(content), 'content': content})}\n".encode())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote; raises `RunDirectoryError` where it is missing, damaged or something else."""
+    outside = read_json(path)
+    content = outside.get("content")
+    if set(outside) != {"sha256", "content"} or not isinstance(content, dict):
+        raise RunDirectoryError(f"{path}: not a file of rpucluster: it has no content with a sha256")
+    if outside["sha256"] != _seal(content):
+        raise RunDirectoryError(f"{path}: damaged: its content does not match its sha256")
+    return content
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file; raises `RunDirectoryError` where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def read_text(path: Path) -> str:
     """Read a UTF-8 file; raises `RunDirectoryError` where that cannot be done."""
     try:
+        if path.stat().st_size > _LARGEST_TEXT:
+            raise RunDirectoryError(f"{path}: cannot be read: {path.stat().st_size} bytes are too many for a text")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None
@@ -86,6 +151,11 @@ def unreadable(path: Path, error: Exception) -> RunDirectoryError:
     """The one-line error for a file that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return RunDirectoryError(f"{path}: cannot be read: {' '.join(reason.split())}")
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """The same for content that was read back as for that which was written."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rpucluster.buffers import BufferUse, buffer_uses, check_buffers
 from rpucluster.cluster import Cluster
+from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.metrics import Metrics, summarise
@@ -13,6 +14,9 @@ from rpucluster.plan import Plan
 from rpucluster.plan_report import describe
 from rpucluster.program import Program
 from rpucluster.timeline import Timeline, replay
+
+MOST_OPERATIONS = 5_000_000
+"""Of a step that is written down one by one, at about a kilobyte each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +43,12 @@ class Modelled:
 
 
 def model(job: Job, cluster: Cluster) -> Modelled:
-    """Plan, lower and replay a job without any array.  Raises what `partition` and `check_buffers` raise."""
+    """Plan, lower and replay a job without any array.
+
+    Raises what `partition` and `check_buffers` raise, and `PlanError` for a step of more operations than fit memory.
+    """
     plan = partition(job, cluster)
+    _require_few_operations(plan, job)
     train = lower(plan, job)
     buffers = buffer_uses(train, plan, job)
     check_buffers(buffers, cluster)
@@ -56,6 +64,17 @@ def model(job: Job, cluster: Cluster) -> Modelled:
         average=average,
         average_metrics=summarise(replay(average, cluster)) if average else None,
     )
+
+
+def _require_few_operations(plan: Plan, job: Job) -> None:
+    microbatches = job.train.minibatch // job.train.microbatch
+    # a read and digital work each way, for each shard and microbatch
+    least = 4 * plan.data * microbatches * sum(len(layer.holders) for layer in plan.layers)
+    if least > MOST_OPERATIONS:
+        raise PlanError(
+            f"a step of {job.name} has more than {least:,} operations, which are too many to look at one by one; use "
+            f"project, or raise [train] microbatch"
+        )
 
 
 def plan_report(job: Job, cluster: Cluster) -> dict[str, Any]:

@@ -8,17 +8,18 @@ links.parquet             one row per link that the step uses
 link_spans.parquet        one row per link and operation of the step that used it
 step.json                 how that step divides: by accelerator, by component of energy, along the critical path
 trace.json.gz             the same step in the Chrome trace format
+checksums.json             SHA-256 of each of these files, and its own
 summary.json              the run in one flat object; written last, so a run without it is unfinished
+status.json               where the run stands, for `rpucluster watch` (`rpucluster.coordinator.status`)
 checkpoint/               the last two checkpoints (`rpucluster.checkpoint`)
 """
 
-import fcntl
 import gzip
+import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,18 @@ import pyarrow as pa
 from rpucluster.checkpoint import complete, newest
 from rpucluster.errors import RunDirectoryError, RunError
 from rpucluster.files import (
+    file_digest,
+    held,
+    json_bytes,
     read_json,
     read_rows,
+    read_sealed,
     read_text,
     schema,
     unreadable,
     write_atomically,
     write_json,
+    write_sealed,
     write_table,
 )
 from rpucluster.metrics import Metrics
@@ -52,6 +58,8 @@ REQUIRED = (
     "links.parquet",
     "link_spans.parquet",
     "step.json",
+    "trace.json.gz",
+    "checksums.json",
     "summary.json",
 )
 """The files that a finished run has."""
@@ -137,9 +145,9 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
-        """Open a finished run.
+        """Open a finished run whose files are those that were written.
 
-        Raises `RunDirectoryError` where there is no such directory, it is no run, or the run did not finish.
+        Raises `RunDirectoryError` where there is none, it did not finish, or a file is not the one that it wrote.
         """
         if not path.is_dir():
             raise RunDirectoryError(f"there is no run directory {path}")
@@ -148,6 +156,11 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} is not a run directory: it has no job.toml")
         if lacking:
             raise RunDirectoryError(f"the run in {path} is not finished: it has no {', '.join(lacking)}")
+        digests = read_sealed(path / "checksums.json")
+        for name in REQUIRED:
+            if name != "checksums.json" and digests.get(name) != file_digest(path / name):
+                told = "damaged or changed: its content does not match its sha256 in checksums.json"
+                raise RunDirectoryError(f"{path / name}: {told}; rpucluster run --resume {path} writes it anew")
         return cls(path)
 
     @classmethod
@@ -160,24 +173,14 @@ class RunDirectory:
     def unfinish(self) -> None:
         """Make the run count as unfinished.  Raises `RunError` where it cannot be written."""
         try:
-            (self.path / "summary.json").unlink(missing_ok=True)
+            for name in ("summary.json", "checksums.json"):
+                (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from writing into the run meanwhile.
-
-        Raises `RunDirectoryError` where another one does.
-        """
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise RunDirectoryError(f"{self.path}: another process is writing into this run; stop it first") from None
-        finally:
-            os.close(handle)
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing into the run meanwhile.  Raises `RunDirectoryError` where one does."""
+        return held(self.path)
 
     # --- specs, plan and summary ---
 
@@ -199,8 +202,11 @@ class RunDirectory:
         return read_json(self.path / "plan.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json with its keys in the given order; do it last, since it marks the run as finished."""
-        write_json(self.path / "summary.json", summary)
+        """Write checksums.json and summary.json, keys in the given order; do it last: it marks a run as finished."""
+        content = json_bytes(summary)
+        digests = {name: file_digest(self.path / name) for name in REQUIRED[:-2] if (self.path / name).is_file()}
+        write_sealed(self.path / "checksums.json", digests | {"summary.json": hashlib.sha256(content).hexdigest()})
+        write_atomically(self.path / "summary.json", content)
 
     def read_summary(self) -> dict[str, Any]:
         """The content of summary.json."""

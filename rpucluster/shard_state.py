@@ -12,6 +12,7 @@ import numpy as np
 
 from rpucluster.arrays import namespace, to_host
 from rpucluster.checkpoint import Piece, WrittenFile, fill
+from rpucluster.errors import RunDirectoryError
 from rpucluster.holdings import Held, Holdings
 from rpucluster.plan import Block
 
@@ -95,13 +96,22 @@ def weights_in(files: Mapping[Path, WrittenFile]) -> dict[tuple[int, int], Any]:
     weights: dict[tuple[int, int], Any] = {}
     for replica, layer in sorted({key[:2] for key in whole}):
         name = EFFECTIVE if (replica, layer, EFFECTIVE) in whole else _WEIGHTS
+        if (replica, layer, name) not in whole:
+            raise RunDirectoryError(f"{_folder(files)}: there are no weights of replica {replica}, layer {layer}")
         (rows, cols), biased = whole[replica, layer, name], (replica, layer, _BIAS) in whole
+        if rows * cols > sum(place.rows * place.cols for place in places if place[:3] == (replica, layer, name)):
+            # before memory is taken for what may be a petabyte
+            raise RunDirectoryError(f"{_folder(files)}: weights of replica {replica}, layer {layer} are not all there")
         array = np.empty((rows, cols + biased), np.float32)
         fill(array[:, :cols], (replica, layer, name), (0, 0), files)
         if biased:
             fill(array[:, cols:].T, (replica, layer, _BIAS), (0, 0), files)
         weights[replica, layer] = array
     return weights
+
+
+def _folder(files: Mapping[Path, WrittenFile]) -> Path:
+    return next(iter(files)).parent
 
 
 def _restore_bias(held: Held, block: Block, key: tuple[int, int], files: Mapping[Path, WrittenFile]) -> None:

@@ -28,9 +28,11 @@ def make_cluster(
     bandwidth: str = "50 GB/s",
     latency: str = "500 ns",
     tile: int = 8,
+    contention: str = "fifo",
     **accelerator: Any,
 ) -> Cluster:
     """Accelerators with small tiles on one axis."""
     axis = {"name": "board", "kind": kind, "size": accelerators, "bandwidth": bandwidth, "latency": latency}
+    axis["contention"] = contention
     chip = {"tile_rows": tile, "tile_cols": tile, "tiles": 100, **accelerator}
     return Cluster.model_validate({"name": "small", "accelerator": chip, "network": {"axis": [axis]}})

@@ -74,6 +74,7 @@ FLOORS = {
     "progress": 16,
     "doctor": 16,
     "experiments": 17,
+    "watch": 17,
     "cli": 18,
     "__main__": 19,
 }

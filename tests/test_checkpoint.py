@@ -1,8 +1,6 @@
 """A checkpoint comes back bit for bit, or not at all."""
 
 import errno
-import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -27,6 +25,7 @@ from rpucluster.checkpoint import (
     write_pieces,
 )
 from rpucluster.errors import RunDirectoryError, RunError
+from rpucluster.files import read_sealed, write_sealed
 from rpucluster.shard_state import weights_in
 from tests.run_fixtures import write_checkpoint
 
@@ -152,10 +151,9 @@ def test_going_back_and_on_again_replaces_what_was_newer(tmp_path: Path) -> None
 
 def rewritten(folder: Path, change: Any) -> None:
     """Change the manifest and give it the checksum that belongs to it, as a foreign program could."""
-    content = json.loads((folder / MANIFEST).read_text())["manifest"]
+    content = read_sealed(folder / MANIFEST)
     change(content)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    (folder / MANIFEST).write_text(json.dumps({"sha256": digest, "manifest": content}))
+    write_sealed(folder / MANIFEST, content)
 
 
 @pytest.mark.parametrize(
@@ -180,12 +178,26 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path, change: Any, told: str) -
 
 
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path: Path) -> None:
-    """A manifest that promises a petabyte meets a row group that does not."""
+    """A piece is no larger than its file, nor a layer than its pieces, whatever a manifest promises."""
     folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
     rewritten(folder, lambda m: m["files"][0]["pieces"][0].__setitem__(5, 1 << 48))
-    found = open_checkpoint(folder)
+    with pytest.raises(RunDirectoryError, match=r"a piece weights of 281474976710656 x 3 values in \d+ bytes"):
+        open_checkpoint(folder)
+    rewritten(write_checkpoint(tmp_path, some_weights(), TOLD, 7), lambda m: move(m["files"][0], 1 << 48))
+    with pytest.raises(RunDirectoryError, match="weights of replica 0, layer 0 are not all there"):
+        weights_in(open_checkpoint(folder).files)
+
+
+def move(file: dict[str, Any], row: int) -> None:
+    """Say that the first piece of a file begins there."""
+    file["pieces"][0][3] = row
+
+
+def test_a_piece_that_is_not_where_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, some_weights(), TOLD, 7)
+    rewritten(folder, lambda m: move(m["files"][0], 1))
     with pytest.raises(RunDirectoryError, match="piece 0 is not the one of the manifest"):
-        fill(np.zeros((5, 3), np.float32), (0, 0, "weights"), (0, 0), found.files)
+        fill(np.zeros((5, 3), np.float32), (0, 0, "weights"), (0, 0), open_checkpoint(folder).files)
 
 
 def test_a_compressed_file_is_not_ours(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rpucluster.checkpoint import complete
-from rpucluster.coordinator import Progress, find, run
+from rpucluster.coordinator import Progress, RunInterrupted, find, run
 from rpucluster.errors import AcceleratorLostError, RunDirectoryError, RunError
 from rpucluster.job import Job
 from rpucluster.pool import ray_session
@@ -60,15 +60,20 @@ class Disturb:
 def test_a_process_that_is_killed_or_hangs_sends_the_run_back_to_its_last_checkpoint(
     session: None, undisturbed: str, tmp_path: Path
 ) -> None:
-    """One that is stopped dies of nothing but the kill that cannot be refused; none of them is left."""
+    """One that is stopped dies of nothing but the kill that cannot be refused; none of them is left.
+
+    A busy machine may take another restart or two, for processes that seem to hang.
+    """
     disturb = Disturb({1: signal.SIGKILL, 3: signal.SIGSTOP})
-    found = run(job_with(step_deadline="8 s"), make_cluster(), out=tmp_path / "run", progress=disturb)
+    found = run(job_with(step_deadline="6 s", restarts=10), make_cluster(), out=tmp_path / "run", progress=disturb)
     assert found.summary["weights_sha256"] == undisturbed
-    killed, hung = disturb.told
+    killed, *hung = disturb.told
     assert re.match(
-        r"the process of accelerator [01] was lost: .*; going on from step \d+ \(1 of 3 restarts\)$", killed
+        r"the process of accelerator [01] was lost: .*; going on from step \d+ \(1 of 10 restarts\)$", killed
     )
-    assert re.match(r"(no accelerator has done anything|an accelerator has not answered) for 8 s", hung)
+    assert hung
+    for message in hung:
+        assert re.match(r"(no accelerator has done anything|an accelerator has not answered) for 6 s", message)
     assert accelerators(os.getpid()) == []
     assert [row.epoch for row in found.directory.read_epochs()] == [1, 2, 3, 4]
 
@@ -83,7 +88,46 @@ def test_when_restarts_are_used_up_the_run_stops_and_can_be_continued(
     assert found.summary["weights_sha256"] == undisturbed
 
 
-# --- Ctrl-C, in a process of its own ---
+# --- Ctrl-C ---
+
+
+class Press:
+    """Sends Ctrl-C to this process so many times when an epoch is done."""
+
+    def __init__(self, epoch: int, times: int) -> None:
+        self.epoch, self.times = epoch, times
+        self.told: list[str] = []
+
+    def __call__(self, now: Progress) -> None:
+        if now.phase == "stopping":
+            self.told.append(now.message or "")
+        if now.phase == "epoch" and now.epoch == self.epoch:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(undisturbed: str, tmp_path: Path) -> None:
+    before, press = signal.getsignal(signal.SIGINT), Press(2, times=1)
+    with pytest.raises(RunInterrupted) as caught:
+        run(job_with(), make_cluster(), executor="local", out=tmp_path / "run", progress=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert press.told == ["finishing the steps under way and writing a checkpoint; Ctrl-C again stops at once"]
+    source = find(tmp_path / "run")
+    assert source.position.steps == 16  # of two epochs, though a checkpoint is due every five steps
+    assert str(caught.value) == (
+        f"interrupted after step 16; rpucluster run --resume {tmp_path / 'run'} goes on from there"
+    )
+    found = run(job_with(), make_cluster(), executor="local", resume=source)
+    assert found.summary["weights_sha256"] == undisturbed
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    """Without the checkpoint that the first has asked for; that of step 15 may not have been complete yet."""
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(job_with(), make_cluster(), executor="local", out=tmp_path / "run", progress=Press(2, times=2))
+    assert not isinstance(caught.value, RunInterrupted)
+    assert find(tmp_path / "run").position.steps in (10, 15)
+
 
 COMMAND = """
 import sys
@@ -92,23 +136,31 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def start(folder: Path, executor: str, *sets: str) -> "subprocess.Popen[str]":
-    """The digits job on two accelerators, in a process group of its own, as a terminal starts it."""
-    small = [
-        "data.nudge=0",
-        "data.train_samples=640",
-        "evaluate.every=100",
-        "parallel.pipeline=1",
-        "train.epochs=500",
-        *sets,
-    ]
-    words = [word for text in small for word in ("--set", text)]
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "run", "digits", "--cluster", "laptop", "--executor", executor,
-         "--out", str(folder), "--checkpoint-every", "50 steps", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=folder.parent,
+def test_ctrl_c_at_a_terminal_ends_the_command_and_all_of_ray(tmp_path: Path) -> None:
+    """A terminal sends it to the whole process group; the digits job on two accelerators is in one of its own."""
+    folder = tmp_path / "run"
+    sets = ["data.nudge=0", "data.train_samples=640", "evaluate.every=100", "parallel.pipeline=1", "train.epochs=500"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "run", "digits", "--cluster", "laptop", "--out", str(folder),
+         "--checkpoint-every", "50 steps", *(word for text in sets for word in ("--set", text))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
     )  # fmt: skip
+    wait_for_epochs(folder, process)
+    family = set(descendants(process.pid)) | {process.pid}
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    step = find(folder).position.steps
+    assert err.splitlines()[-1] == (
+        f"rpucluster: error: interrupted after step {step}; rpucluster run --resume {folder} goes on from there"
+    )
+    until = time.monotonic() + 10
+    while (left := [number for number in family if Path(f"/proc/{number}").exists()]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
+    assert not (folder / "summary.json").exists()
 
 
 def wait_for_epochs(folder: Path, process: "subprocess.Popen[str]") -> None:
@@ -118,50 +170,6 @@ def wait_for_epochs(folder: Path, process: "subprocess.Popen[str]") -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     raise AssertionError("no epoch in two minutes")
-
-
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint(executor: str, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    process = start(folder, executor)
-    wait_for_epochs(folder, process)
-    family = set(descendants(process.pid)) | {process.pid}
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert out == ""
-    last = err.splitlines()[-1]
-    step = find(folder).position.steps
-    assert last == (
-        f"rpucluster: error: interrupted after step {step}; rpucluster run --resume {folder} goes on from there"
-    )
-    time.sleep(1)
-    assert [number for number in family if Path(f"/proc/{number}").exists()] == []
-    assert not (folder / "summary.json").exists()
-
-
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    """Steps are scored 256 at a time, which takes seconds here; the first Ctrl-C waits for that."""
-    folder = tmp_path / "run"
-    process = start(
-        folder,
-        "local",
-        "train.minibatch=1",
-        "train.microbatch=1",
-        "model.sizes=[64,1024,1024,10]",
-        "accelerator.tiles=9999",
-    )
-    wait_for_epochs(folder, process)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    while "Ctrl-C again stops at once" not in process.stderr.readline():
-        assert process.poll() is None
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "rpucluster: error: interrupted"
-    assert time.monotonic() - began < 30
 
 
 # --- what the system refuses ---

@@ -31,6 +31,7 @@ def finished(tmp_path: Path) -> RunDirectory:
     """A run directory whose specs are those of the main job."""
     run = run_fixtures.make_run(tmp_path / "run")
     run.write_specs(write_toml(load_job("digits")), write_toml(load_cluster("laptop")))
+    run.write_summary(run.read_summary())  # which seals the files
     return run
 
 

@@ -5,6 +5,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -70,8 +71,31 @@ def test_only_a_finished_run_opens(tmp_path: Path) -> None:
         (run.path / name).write_bytes(content)
 
 
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_file_that_is_not_the_one_that_was_written_is_refused(name: str, tmp_path: Path) -> None:
+    """Any bit and any lost end: a change that could be read as another value must not go unnoticed."""
+    run = run_fixtures.make_run(tmp_path / "run")
+    path, random = run.path / name, np.random.default_rng(0)
+    whole = path.read_bytes()
+    places = random.integers(0, len(whole), 30).tolist()
+    for damaged in (
+        *(whole[:place] + bytes([whole[place] ^ 1 << random.integers(0, 8)]) + whole[place + 1 :] for place in places),
+        *(whole[:place] for place in places),
+        whole + b" ",
+        b"",
+    ):
+        path.write_bytes(damaged)
+        if name == "checksums.json" and damaged.rstrip() == whole.rstrip():
+            continue  # white space means nothing there
+        with pytest.raises(RunDirectoryError) as caught:
+            RunDirectory.open(run.path)
+        assert str(path) in str(caught.value)
+    path.write_bytes(whole)
+    RunDirectory.open(run.path)
+
+
 def test_only_the_named_files_are_left(run: RunDirectory) -> None:
-    assert {p.name for p in run.path.iterdir()} == {*REQUIRED, "trace.json.gz", "checkpoint"}
+    assert {p.name for p in run.path.iterdir()} == {*REQUIRED, "checkpoint"}
 
 
 # --- what is written comes back ---

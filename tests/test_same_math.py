@@ -72,6 +72,16 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "mixed_precision": {"algorithm": {"kind": "mixed_precision", "flush_every": 3}},
     "three devices": {"device": {"devices_per_weight": 3, "device_choice": "cyclic"}},
     "one-sided pairs": {"device": {"one_sided": True, "refresh_every": 3, "refresh_upper": 0.1, "refresh_lower": 0.0}},
+    # so few pairs are refreshed that some shards have none: the noise of the next ones must not tell
+    "pairs written with noise": {
+        "device": {
+            "one_sided": True,
+            "write_noise": 1.0,
+            "refresh_every": 2,
+            "refresh_upper": 0.25,
+            "refresh_lower": 0.0,
+        }
+    },
 }
 
 

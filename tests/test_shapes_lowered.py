@@ -220,3 +220,13 @@ def test_what_is_counted_is_not_trained() -> None:
         "layer conv1 of counted is counted, not trained (convolution); only dense layers have arrays: use plan, "
         "profile, project or search"
     )
+
+
+def test_steps_of_too_many_operations_are_not_written_down_one_by_one() -> None:
+    job = counted({"sizes": [8] * 101, "preset": "mlp"}, minibatch=20_000)
+    with pytest.raises(PlanError) as refusal:
+        model(job, chips(1))
+    assert str(refusal.value) == (
+        "a step of counted has more than 8,000,000 operations, which are too many to look at one by one; use project, "
+        "or raise [train] microbatch"
+    )

@@ -149,19 +149,22 @@ class Plane:
             self._set[part.cells] |= cells
 
     def settle(self) -> None:
-        """Give the cells that were written since the last time the noise of being set, all in one setting."""
+        """Give the cells that were written since the last time the noise of being set, all in one setting.
+
+        A setting counts where no cell was due too: other shards of the layer may have had some, and the noise of the
+        next setting must not depend on which cells share a shard.
+        """
         device: Any = self.device
-        if not self._set.any():
-            return
-        for part in self.parts():
-            key = to_host(self.keys[part.tile, PROGRAM_KEY])
-            count = part.cells.stop - part.cells.start
-            z = normals((int(key[0]), int(key[1])), count, int(self.settings[0]), first=part.first)
-            hidden, weights = self.written(part), to_host(self.weights[part.cells])
-            noisy = np.where(self._set[part.cells], device.written(hidden, z), weights)
-            self.weights[part.cells] = self._xp.asarray(noisy)
+        if self._set.any():
+            for part in self.parts():
+                key = to_host(self.keys[part.tile, PROGRAM_KEY])
+                count = part.cells.stop - part.cells.start
+                z = normals((int(key[0]), int(key[1])), count, int(self.settings[0]), first=part.first)
+                hidden, weights = self.written(part), to_host(self.weights[part.cells])
+                noisy = np.where(self._set[part.cells], device.written(hidden, z), weights)
+                self.weights[part.cells] = self._xp.asarray(noisy)
+            self._set[:] = False
         self.settings += 1
-        self._set[:] = False
 
     def relax(self, first_sample: int, rule: UpdateRule, always: bool = False) -> None:
         """What the time of an update operation, named by its first sample, does to the cells.

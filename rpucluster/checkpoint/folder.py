@@ -1,7 +1,5 @@
 """The folder of a run's checkpoints: written under another name and renamed, checked before anything is read."""
 
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -12,7 +10,7 @@ from typing import Any, Final
 
 from rpucluster.checkpoint.pieces import WrittenFile
 from rpucluster.errors import RunDirectoryError, RunError
-from rpucluster.files import read_text, write_atomically
+from rpucluster.files import file_digest, read_sealed, write_sealed
 
 FORMAT: Final = 1
 """Of manifests; raised when an older program could not read a newer checkpoint or the other way round."""
@@ -20,7 +18,6 @@ MANIFEST: Final = "manifest.json"
 KEPT: Final = 2
 """Complete checkpoints that stay."""
 _NAME = re.compile(r"step-(\d{12})")
-_LARGEST_MANIFEST = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +64,7 @@ def finish(new: Path, files: Iterable[WrittenFile], told: Mapping[str, Any]) -> 
                 f"{path}: written by an accelerator but not seen here; put the run directory where all nodes reach it"
             )
     content = {"format": FORMAT, "files": [file.to_dict() for file in written], "told": told}
-    text = json.dumps({"sha256": _digest(content), "manifest": content})
-    write_atomically(new / MANIFEST, f"{text}\n".encode())
+    write_sealed(new / MANIFEST, content)
     folder = new.with_name(new.name.removeprefix(".").removesuffix(".new"))
     replaced = new.with_name(f".{folder.name}.old")
     try:
@@ -106,10 +102,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     for path, file in files.items():
         try:
             size = path.stat().st_size
-            with path.open("rb") as stream:
-                same = size == file.bytes and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error.strerror or error}") from None
+        same = size == file.bytes and file_digest(path) == file.sha256
         if not same:
             what = "its content does not match its sha256" if size == file.bytes else f"{size} of {file.bytes} bytes"
             raise RunDirectoryError(f"{path}: damaged: {what}")
@@ -144,27 +139,20 @@ def _manifest(folder: Path) -> tuple[dict[Path, WrittenFile], Mapping[str, Any]]
     path = folder / MANIFEST
     if not path.is_file():
         raise RunDirectoryError(f"{folder}: not a whole checkpoint: it has no {MANIFEST}")
-    if path.stat().st_size > _LARGEST_MANIFEST:
-        raise RunDirectoryError(f"{path}: damaged: {path.stat().st_size} bytes")
+    manifest = read_sealed(path)
     try:
-        content = json.loads(read_text(path))
-        manifest = content["manifest"]
-        if content["sha256"] != _digest(manifest):
-            raise RunDirectoryError(f"{path}: damaged: its content does not match its sha256")
         if manifest["format"] != FORMAT:
             raise RunDirectoryError(
                 f"{path}: checkpoint format {manifest['format']}, this version of rpucluster reads {FORMAT}"
             )
         files = [WrittenFile.from_dict(file) for file in manifest["files"]]
         told: Mapping[str, Any] = manifest["told"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if not isinstance(told, dict):
+            raise ValueError("told is no table")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunDirectoryError(f"{path}: not a manifest of rpucluster: {reason}") from None
     return {folder / file.name: file for file in files}, told
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -67,6 +67,8 @@ class WrittenFile:
             if min(numbers) < 0 or dtype not in DTYPES:
                 raise ValueError(f"a piece {name} of type {dtype}")
             replica, layer, row, col, rows, cols = numbers
+            if rows * cols * np.dtype(dtype).itemsize > int(content["bytes"]):
+                raise ValueError(f"a piece {name} of {rows} x {cols} values in {content['bytes']} bytes")
             places.append(Place(replica, layer, str(name), row, col, rows, cols, str(dtype)))
         name = str(content["name"])
         if Path(name).name != name or name.startswith("."):

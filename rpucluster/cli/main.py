@@ -25,6 +25,7 @@ for _command in (
     models.collective,
     projection.project,
     search.search,
+    runs.watch,
     runs.report,
     experiments.reproduce,
     experiments.doctor,

@@ -125,6 +125,32 @@ def _source(
     return found, (the_job, the_cluster)
 
 
+def watch(
+    directory: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The directory of a run that another process performs.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a run in another terminal has come, until it ends; --json says it once."""
+    from dataclasses import asdict
+
+    from rpucluster.coordinator import read_status
+    from rpucluster.files import is_held
+    from rpucluster.progress import Display
+    from rpucluster.watch import watch as follow
+
+    if as_json:
+        status = asdict(read_status(directory))
+        print_json({**status, "running": is_held(directory)})
+        return
+    with Display(console(sys.stdout)) as display:
+        last = follow(directory, display)
+    if last.phase == "done":
+        typer.echo(f"done; rpucluster report {directory} shows the results")
+        return
+    typer.echo(f"no process works on {directory}; rpucluster run --resume {directory} goes on")
+
+
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     as_json: AsJson = False,

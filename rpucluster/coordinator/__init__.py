@@ -4,5 +4,6 @@ from rpucluster.coordinator.events import Progress as Progress
 from rpucluster.coordinator.interrupts import RunInterrupted as RunInterrupted
 from rpucluster.coordinator.resume import Source as Source
 from rpucluster.coordinator.resume import find as find
+from rpucluster.coordinator.status import read_status as read_status
 from rpucluster.coordinator.training import Run as Run
 from rpucluster.coordinator.training import run as run

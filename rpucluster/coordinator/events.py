@@ -20,6 +20,8 @@ class Progress:
     test_accuracy: float | None = None
     samples_per_s: float | None = None
     modelled_step_s: float | None = None
+    left_wall_s: float | None = None
+    """How long the rest will take at the pace of this epoch, without its evaluations."""
     message: str | None = None
 
 

@@ -137,6 +137,7 @@ class Loop:
             score = self.pool.take_score()
             self.score += score
             self.times.train_wall_s += self._lap()
+            pace = (stop - first) * batch / (time.perf_counter() - began)
             self.setting.report(
                 Progress(
                     phase="train",
@@ -146,8 +147,9 @@ class Loop:
                     steps=self.steps_per_epoch,
                     train_loss=score.loss / score.samples,
                     test_accuracy=self.rows[-1].test_accuracy if self.rows else None,
-                    samples_per_s=(stop - first) * batch / (time.perf_counter() - began),
+                    samples_per_s=pace,
                     modelled_step_s=self.modelled.metrics.modelled_step_s,
+                    left_wall_s=(job.train.epochs * self.steps_per_epoch - self.steps) * batch / pace,
                 )
             )
             if stop < self.steps_per_epoch:

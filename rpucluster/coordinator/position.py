@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rpucluster.accelerator import Score
 from rpucluster.modelled import Modelled
 from rpucluster.run_summary import WallTimes
@@ -52,14 +54,8 @@ class Position:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Position":
-        """Read it back.  Raises KeyError or TypeError for other content."""
-        parts = {
-            "score": Score(**content["score"]),
-            "rows": tuple(EpochRow(**row) for row in content["rows"]),
-            "base": ModelledBase(**content["base"]),
-            "times": WallTimes(**content["times"]),
-        }
-        return cls(**{**content, **parts})
+        """Read it back.  Raises ValueError for other content."""
+        return TypeAdapter(cls).validate_python(content)
 
     def under(self, modelled: Modelled, before: Modelled | None) -> "Position":
         """The same where another plan or machine than `before` models what follows."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rpucluster.accelerator import Counters
 from rpucluster.checkpoint import MANIFEST, Checkpoint, newest, open_checkpoint
 from rpucluster.cluster import Cluster
@@ -45,7 +47,7 @@ class Source:
         origin = f"{name}.toml in {self.checkpoint.folder / MANIFEST}"
         try:
             tables = tomllib.loads(self.checkpoint.told[name])
-        except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{origin}: {error}") from None
         for override in sets:
             apply_override(tables, override)
@@ -69,32 +71,31 @@ def position_in(checkpoint: Checkpoint) -> Position:
     """Where training stood.  Raises `RunDirectoryError` for a manifest of something else."""
     try:
         return Position.from_dict(checkpoint.told["position"])
-    except (KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{checkpoint.folder / MANIFEST}: not of a run of this version: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(checkpoint, error) from None
 
 
 def counters_for(plan: Plan, checkpoint: Checkpoint) -> dict[int, Counters]:
     """What accelerators of a plan count on from; under another plan, the one that scores takes all of its replica."""
-    try:
-        saved = {int(number): _counters(content) for number, content in checkpoint.told["counters"].items()}
-        same = checkpoint.told["plan"] == plan_digest(plan)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RunDirectoryError(f"{checkpoint.folder / MANIFEST}: not of a run of this version: {error}") from None
-    if same:
-        return saved
     last = plan.layers[-1]
-    return {
-        plan.accelerator(replica, last.stage, last.holders[0]): _sum(
-            [c for c in saved.values() if c.replica == replica]
-        )
-        for replica in range(plan.data)
-    }
+    try:
+        saved = TypeAdapter(dict[int, Counters]).validate_python(checkpoint.told["counters"])
+        if checkpoint.told["plan"] == plan_digest(plan):
+            return saved
+        return {
+            plan.accelerator(replica, last.stage, last.holders[0]): _sum(
+                [c for c in saved.values() if c.replica == replica]
+            )
+            for replica in range(plan.data)
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise _foreign(checkpoint, error) from None
 
 
 def require_same(checkpoint: Checkpoint, now: Mapping[str, Any], job: Job) -> None:
     """Raise `RunDirectoryError`, which names the key, where a job would not continue the experiment of a checkpoint."""
-    told = checkpoint.told
-    found = differs(told.get("experiment", {}), now)
+    told = checkpoint.told.get("experiment")
+    found = differs(told if isinstance(told, dict) else {}, now)
     if found is not None:
         key, before, after = found
         raise RunDirectoryError(
@@ -102,7 +103,7 @@ def require_same(checkpoint: Checkpoint, now: Mapping[str, Any], job: Job) -> No
             f"leave it as it was, or {AS_NEW}"
         )
     position = position_in(checkpoint)
-    epochs = tomllib.loads(told["job"])["train"]["epochs"]
+    epochs = Source(directory=RunDirectory(checkpoint.folder), checkpoint=checkpoint).specs()[0].train.epochs
     if job.train.epochs == epochs:
         return
     finished = position.epoch == epochs
@@ -116,8 +117,9 @@ def require_same(checkpoint: Checkpoint, now: Mapping[str, Any], job: Job) -> No
         )
 
 
-def _counters(content: Mapping[str, Any]) -> Counters:
-    return Counters(**{**content, "counts": tuple(content["counts"]), "sums": tuple(content["sums"])})
+def _foreign(checkpoint: Checkpoint, error: Exception) -> RunDirectoryError:
+    reason = " ".join(str(error).split())[:200]
+    return RunDirectoryError(f"{checkpoint.folder / MANIFEST}: not of a run of this version: {reason}")
 
 
 def _sum(parts: Sequence[Counters]) -> Counters:

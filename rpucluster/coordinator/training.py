@@ -15,6 +15,7 @@ from rpucluster.coordinator.experiment import experiment, plan_digest
 from rpucluster.coordinator.loop import Loop, Setting
 from rpucluster.coordinator.position import Position
 from rpucluster.coordinator.resume import Source, counters_for, position_in, require_same
+from rpucluster.coordinator.status import StatusFile
 from rpucluster.data import Dataset, check_against, load_data
 from rpucluster.errors import AcceleratorLostError, DataError, PlanError
 from rpucluster.host_memory import check_memory
@@ -80,7 +81,7 @@ def run(
         modelled=modelled,
         data=data,
         directory=directory,
-        report=progress if progress is not None else lambda _: None,
+        report=StatusFile(directory.path, progress if progress is not None else lambda _: None),
         told={
             "rpucluster": __version__,
             "job": write_toml(job),

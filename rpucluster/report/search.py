@@ -24,9 +24,7 @@ def print_search(found: Search, top: int, console: Console) -> None:
     )  # fmt: skip
     add_rows(table, (_cells(each) for each in found.found[:top]))
     console.print(table)
-    counts = (
-        f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by a "
-    )
+    counts = f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by "
     counts += f"a bound, {found.replayed:,} replayed, {found.refused:,} refused; {found.wall_s:.1f} s"
     console.print(Text(counts))
     if found.unsettled_s is not None:

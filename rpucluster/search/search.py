@@ -12,7 +12,7 @@ from rpucluster.job import Job
 from rpucluster.projection.figures import figures
 from rpucluster.projection.step import Estimate, estimate
 from rpucluster.search.bounds import Bounds
-from rpucluster.search.space import Candidate, Kept, candidates
+from rpucluster.search.space import Candidate, Kept, batches
 
 Objective = Literal["time", "energy", "pareto"]
 MOST_REPLAYS = 200
@@ -96,8 +96,8 @@ def search(
     """
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
-    plans = list(candidates(job, cluster, keep))
-    fitting = [plan for plan in plans if bounds.fits(plan)]
+    legal = list(batches(job, cluster, keep))
+    fitting = [plan for batch in legal if bounds.fits(batch.degrees) for plan in batch]
     if not fitting:
         raise _nothing_fits(job, cluster)
     bound = bounds.energy_J if by == "energy" else bounds.modelled_s
@@ -117,7 +117,7 @@ def search(
     found = sorted(tally.found, key=lambda each: each.energy_J if by == "energy" else each.modelled_s)
     return Search(
         found=tuple(_front(found) if by == "pareto" else found),
-        plans=len(plans),
+        plans=sum(batch.plans for batch in legal),
         fitting=len(fitting),
         bounded=len(fitting) - len(tally.found) - tally.refused - tally.left,
         replayed=len(tally.found),

@@ -1,7 +1,7 @@
 """Every legal way to spread a job over a cluster: `candidates`."""
 
 from collections.abc import Collection, Iterator
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from rpucluster.cluster import Cluster
@@ -39,37 +39,60 @@ class Candidate(NamedTuple):
         return self.minibatch // self.microbatch
 
 
-def candidates(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator[Candidate]:
+class Batch(NamedTuple):
+    """Plans that differ in data_sync, schedule and placement only."""
+
+    degrees: tuple[int, int, int]
+    """Tensor, pipeline, data."""
+    expert: int
+    minibatch: int
+    microbatch: int
+    syncs: tuple[Sync, ...]
+    schedules: tuple[tuple[Schedule, int], ...]
+    placements: tuple[tuple[str, ...], ...]
+
+    @property
+    def plans(self) -> int:
+        """How many there are."""
+        return len(self.syncs) * len(self.schedules) * len(self.placements)
+
+    def __iter__(self) -> Iterator[Candidate]:  # type: ignore[override]
+        for sync, (schedule, chunks), placement in product(self.syncs, self.schedules, self.placements):
+            yield Candidate(
+                *self.degrees, self.expert, self.minibatch, self.microbatch, schedule, chunks, sync, placement
+            )
+
+
+def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator[Batch]:
     """All plans, each once: degrees divide the number of accelerators, replicas and microbatches the global batch.
 
     Tensor, pipeline and replicas may leave accelerators idle.  What one replica alone would not tell apart (data_sync)
     and what a single microbatch or stage would not (schedule, order of the axes) is there once.
     """
-    total = job.train.minibatch * job.parallel.data
-    degrees = _divisors(cluster.accelerators)
+    parallel, total = job.parallel, job.train.minibatch * job.parallel.data
+    degrees, samples = _divisors(cluster.accelerators), _divisors(total)
     layers = len(job.network.layers)
-    for tensor in _held(keep, "tensor", job.parallel.tensor, degrees):
-        for pipeline in _held(keep, "pipeline", job.parallel.pipeline, [p for p in degrees if p <= layers]):
+    for tensor in _held(keep, "tensor", parallel.tensor, degrees):
+        for pipeline in _held(keep, "pipeline", parallel.pipeline, [p for p in degrees if p <= layers]):
             room = cluster.accelerators // (tensor * pipeline)
-            for data in _held(keep, "data", job.parallel.data, [d for d in _divisors(total) if d <= room]):
-                if data > room or (data % job.parallel.expert and job.parallel.expert > 1):
+            for data in _held(keep, "data", parallel.data, [d for d in samples if d <= room]):
+                if data > room or data % parallel.expert:
                     continue
                 minibatch = total // data
-                for microbatch in _held(keep, "microbatch", job.train.microbatch, _divisors(minibatch)):
-                    if minibatch % microbatch == 0:
-                        yield from _variants(job, (tensor, pipeline, data), (minibatch, microbatch), layers, keep)
-
-
-def _variants(
-    job: Job, degrees: tuple[int, int, int], batch: tuple[int, int], layers: int, keep: Collection[Kept]
-) -> Iterator[Candidate]:
-    tensor, pipeline, data = degrees
-    placements = _placements(dict(zip(("tensor", "pipeline", "data"), degrees, strict=True)))
-    syncs: list[Any] = ["factors", "gradient", "average"] if data > 1 else [_alone(job)]
-    for sync in _held(keep, "data_sync", job.parallel.data_sync, syncs):
-        for schedule, chunks in _schedules(job, pipeline, batch[0] // batch[1], layers, keep):
-            for placement in _held(keep, "placement", tuple(job.parallel.placement), placements):
-                yield Candidate(tensor, pipeline, data, job.parallel.expert, *batch, schedule, chunks, sync, placement)
+                placements = _placements({"tensor": tensor, "pipeline": pipeline, "data": data})
+                syncs: list[Any] = ["factors", "gradient", "average"] if data > 1 else [_alone(job)]
+                for microbatch in _held(keep, "microbatch", job.train.microbatch, samples):
+                    if minibatch % microbatch:
+                        continue
+                    yield Batch(
+                        (tensor, pipeline, data),
+                        parallel.expert,
+                        minibatch,
+                        microbatch,
+                        tuple(_held(keep, "data_sync", parallel.data_sync, syncs)),
+                        tuple(_schedules(job, pipeline, minibatch // microbatch, layers, keep)),
+                        tuple(_held(keep, "placement", tuple(parallel.placement), placements)),
+                    )
 
 
 def _alone(job: Job) -> Sync:
