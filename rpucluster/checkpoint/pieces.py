@@ -1,6 +1,7 @@
 """Rectangles of named arrays in a Parquet file, one row group each, and arrays put together from them again."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from rpucluster.files import schema, unreadable, write_atomically
 
 DTYPES = ("<f4", "<i4", "<i8")
 """Types that a piece may have, little endian."""
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of files that a manifest may name: of its own folder."""
 
 
 class Piece(NamedTuple):
@@ -71,7 +75,7 @@ class WrittenFile:
                 raise ValueError(f"a piece {name} of {rows} x {cols} values in {content['bytes']} bytes")
             places.append(Place(replica, layer, str(name), row, col, rows, cols, str(dtype)))
         name = str(content["name"])
-        if Path(name).name != name or name.startswith("."):
+        if not _FILE.fullmatch(name):
             raise ValueError(f"a file named {name!r}")
         return cls(name=name, bytes=int(content["bytes"]), sha256=str(content["sha256"]), pieces=tuple(places))
 
