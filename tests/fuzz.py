@@ -114,7 +114,8 @@ class Fuzzer:
         try:
             self.kinds[kind](random.Random(f"{kind} {number}"))
         except RpuclusterError as error:
-            assert str(error).strip(), "a message without words"
+            if not str(error).strip():
+                raise AssertionError("a message without words") from error
             return "refused"
         return "accepted"
 

@@ -1,6 +1,6 @@
 """Representative accelerators against all of them, and repeated patterns against the operations one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from pydantic import ValidationError
@@ -21,16 +21,18 @@ from rpucluster.schedule import interleave
 from rpucluster.timeline import replay
 from rpucluster.timeline.clock import play
 from rpucluster.timeline.prices import price_of
-from tests.projected import random_case
+from tests.projected import random_case, random_decoder
 from tests.specs import make_cluster, make_job
 
 CLOSE = 1e-12
 
 
-def cases(seeds: range) -> Iterator[tuple[int, Job, Cluster, Plan]]:
+def cases(
+    seeds: range, make: Callable[[int], tuple[Job, Cluster]] = random_case
+) -> Iterator[tuple[int, Job, Cluster, Plan]]:
     for seed in seeds:
         try:
-            job, cluster = random_case(seed)
+            job, cluster = make(seed)
             yield seed, job, cluster, partition(job, cluster)
         except (ValidationError, PlanError):
             continue
@@ -65,8 +67,30 @@ def test_representatives_are_the_whole_machine_wherever_they_are_said_to_be() ->
     assert uneven >= 50
 
 
+def test_representatives_of_transformers_and_experts_are_the_whole_machine_too() -> None:
+    exact = shared = 0
+    for seed, job, cluster, plan in cases(range(2000, 2080), random_decoder):
+        symmetry = symmetry_of(plan, job, cluster)
+        if not symmetry.exact:
+            continue
+        exact += 1
+        shared += plan.expert > 1
+        metrics, found = summarise(replay(lower(plan, job), cluster, compiled=False)), estimate(job, cluster, plan).step
+        step = metrics.modelled_step_s
+        assert found.modelled_s == pytest.approx(step, rel=CLOSE), seed
+        assert found.energy_J == pytest.approx(
+            dict(metrics.energy_by_component_J), rel=CLOSE, abs=CLOSE * metrics.energy_J
+        ), seed
+        assert found.link_bytes == pytest.approx(metrics.link_bytes, rel=CLOSE), seed
+        assert found.seconds["exposed_communication"] / step == pytest.approx(
+            metrics.exposed_communication_fraction, abs=CLOSE
+        ), seed
+    assert exact >= 30
+    assert shared >= 5
+
+
 def test_a_repeated_pattern_is_the_program_to_the_bit() -> None:
-    for seed, job, cluster, plan in cases(range(1000, 1100)):
+    for seed, job, cluster, plan in (*cases(range(1000, 1100)), *cases(range(1100, 1120), random_decoder)):
         written = symmetry_of(plan, job, cluster).written
         program = lower(plan, job, written=written)
         score = score_of(plan, job, written)

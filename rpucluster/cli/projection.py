@@ -44,6 +44,12 @@ def project(
             help="Find the network.axis.NAME.bandwidth with which exposed communication is below 10 % of the step.",
         ),
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Replay every microbatch of every stage; else long steps are taken from short ones."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave the rows as Parquet, plots and a page there.")
     ] = None,
@@ -63,8 +69,14 @@ def project(
         scaling=Scaling(degree=scale.value, weak=weak),
         samples=samples,
         threshold=threshold,
+        whole=whole,
     )
     rows = perform(job, name, projection, sets or ())
+    if out is not None:
+        from rpucluster.report.projection_page import write_projection
+
+        units = {each.key: each.unit for each in projection.sweeps}
+        write_projection(out, f"{job} on {name}", rows, units, [f"--set {each}" for each in sets or ()])
     if as_json:
         print_json(rows)
     else:

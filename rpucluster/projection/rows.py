@@ -32,6 +32,8 @@ class Projection:
     """Samples to train on in all; None for the epochs of the job."""
     threshold: str | None = None
     """The bandwidth whose threshold is looked for, ``network.axis.NAME.bandwidth``."""
+    whole: bool = False
+    """Replay every operation of the representatives, however many, instead of taking long steps from short ones."""
 
 
 def project(
@@ -95,7 +97,7 @@ def _row(
         return (
             dict(point) | conventional_figures(job, step) | _train_figures(steps, step.modelled_step_s, step.energy_J)
         )
-    prepared = prepare(job, cluster)
+    prepared = prepare(job, cluster, whole=projection.whole)
     found = prepared.on(cluster)
     row = dict(point) | figures(job, found) | _training(job, found, projection.samples)
     if projection.threshold is not None:

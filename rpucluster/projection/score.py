@@ -47,13 +47,13 @@ class Score:
     microbatches: int
 
 
-def score_of(plan: Plan, job: Job, ranks: Collection[int] | None = None) -> Score:
+def score_of(plan: Plan, job: Job, ranks: Collection[int] | None = None, passed: int = 2) -> Score:
     """Write down one turn of each kind of the step that `lower` writes for the same arguments.
 
     What is left out: dependencies of an update on all but the last read of its shard, which the order of the shard's
-    own operations implies.
+    own operations implies.  `passed` = 1 leaves out what a turn takes from those before it.
     """
-    recorder = _Recorder(plan, job, ranks)
+    recorder = _Recorder(plan, job, ranks, passed)
     draft = recorder.draft
     runs = [(s, k, plan.chunk_layers(s, k)) for k in range(plan.virtual_stages) for s in range(plan.pipeline)]
     written = draft.written_replicas
@@ -81,10 +81,10 @@ def score_of(plan: Plan, job: Job, ranks: Collection[int] | None = None) -> Scor
 class _Recorder:
     """Remembers which of the operations that are lowered belong to which turn."""
 
-    def __init__(self, plan: Plan, job: Job, written: Collection[int] | None) -> None:
+    def __init__(self, plan: Plan, job: Job, written: Collection[int] | None, passed: int) -> None:
         size, count = job.train.microbatch, job.train.minibatch // job.train.microbatch
         self.draft = Draft(plan, job, "train", count, size, range(plan.data), written)
-        self.draft.passed = range(min(2, count))
+        self.draft.passed = range(min(passed, count))
         self.turns: dict[tuple[Key, int], tuple[int, int]] = {}
         self.owner: list[tuple[Key, int]] = []
 

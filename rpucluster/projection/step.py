@@ -1,9 +1,7 @@
 """One training step of a job on a cluster, however large: `estimate`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-
-import numpy as np
 
 from rpucluster.buffers import buffer_uses, check_buffers
 from rpucluster.cluster import Cluster
@@ -11,17 +9,16 @@ from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
-from rpucluster.program import Collective, Send
-from rpucluster.projection.score import score_of
-from rpucluster.projection.summary import Moments, Sums, summed_up
+from rpucluster.projection.steady import Steady, step_of
+from rpucluster.projection.summary import Sums
 from rpucluster.projection.symmetry import Symmetry, symmetry_of
-from rpucluster.projection.unrolled import Unrolled, as_columns, unroll
-from rpucluster.schedule import interleave
-from rpucluster.timeline.clock import play
-from rpucluster.timeline.prices import price_of
+from rpucluster.projection.timing import timed
+from rpucluster.projection.unrolled import Unrolled, as_columns
 
 FULL_OPERATIONS = 200_000
-"""Where representatives are not known to be exact, steps of no more operations are replayed whole."""
+"""Where representatives are not known to be exact, steps of about no more operations are replayed whole."""
+SHORT_OPERATIONS = 100_000
+"""Steps of representatives with about no more operations are replayed as they are, which is fast enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,83 +47,76 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job as planned and lowered for representatives, ready to be timed on clusters whose links differ in speed."""
+    """A job as planned, ready to be timed on clusters whose links differ in speed."""
 
     plan: Plan
+    job: Job
     symmetry: Symmetry | None
     """None where all accelerators are there."""
-    step: Unrolled
+    steady: Steady | None
+    """None where steps are replayed whole."""
     average: Unrolled | None
+    steps: dict[str, Unrolled]
+    """The whole step, once it has been needed."""
 
     def on(self, cluster: Cluster) -> Estimate:
         """Time it."""
+        reasons = [self.symmetry.why_not] if self.symmetry else []
+        found = self.steady.on(cluster) if self.steady else None
+        if found is None:
+            step = timed(self._whole(), self.plan, cluster, self.symmetry)
+        else:
+            step, why_not = found
+            reasons.append(why_not)
         return Estimate(
             plan=self.plan,
-            step=_timed(self.step, self.plan, cluster, self.symmetry),
-            average=None if self.average is None else _timed(self.average, self.plan, cluster, self.symmetry),
-            why_not_exact=None if self.symmetry is None else self.symmetry.why_not,
+            step=step,
+            average=None if self.average is None else timed(self.average, self.plan, cluster, self.symmetry),
+            why_not_exact="; ".join(why for why in reasons if why is not None) or None,
         )
 
+    def _whole(self) -> Unrolled:
+        if "whole" not in self.steps:
+            if self.symmetry is None:
+                self.steps["whole"] = as_columns(lower(self.plan, self.job))
+            else:
+                self.steps["whole"] = step_of(self.plan, self.job, self.symmetry.written, microbatches_of(self.job))
+        return self.steps["whole"]
 
-def prepare(job: Job, cluster: Cluster, plan: Plan | None = None) -> Prepared:
-    """Plan a job, if there is no plan yet, and lower it for representatives; whole, where that is needed and small.
 
-    Raises what `partition` and `check_buffers` raise.
+def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False) -> Prepared:
+    """Plan a job, if there is no plan yet, and choose the accelerators and the part of a step that stand for all.
+
+    `whole`: never take a step from shorter ones.  Raises what `partition` and `check_buffers` raise.
     """
     plan = partition(job, cluster) if plan is None else plan
     symmetry: Symmetry | None = symmetry_of(plan, job, cluster)
     assert symmetry is not None
-    score = score_of(plan, job, symmetry.written)
-    turns = interleave(job.parallel.schedule, plan.pipeline, score.microbatches, plan.virtual_stages)
-    step = unroll(score, turns)
-    if not symmetry.exact and len(step.of) * symmetry.copies <= FULL_OPERATIONS:
+    if not symmetry.exact and plan.data * _about(plan, job, range(plan.tensor)) <= FULL_OPERATIONS:
         symmetry = None
-        step = as_columns(lower(plan, job))
     written = None if symmetry is None else symmetry.written
     if cluster.accelerator.buffer is not None:
         check_buffers(buffer_uses(lower(plan, job, written=written), plan, job), cluster)
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
     average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
-    return Prepared(plan=plan, symmetry=symmetry, step=step, average=average)
+    short = written is None or _about(plan, job, written) <= SHORT_OPERATIONS
+    steady = None if whole or short or symmetry is None else Steady(plan=plan, job=job, symmetry=symmetry)
+    return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={})
 
 
-def estimate(job: Job, cluster: Cluster, plan: Plan | None = None) -> Estimate:
+def estimate(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False) -> Estimate:
     """Plan a job, if there is no plan yet, and time one step on representative accelerators.
 
     Raises what `partition` and `check_buffers` raise.
     """
-    return prepare(job, cluster, plan).on(cluster)
+    return prepare(job, cluster, plan, whole=whole).on(cluster)
 
 
-def _timed(unrolled: Unrolled, plan: Plan, cluster: Cluster, symmetry: Symmetry | None) -> Sums:
-    prices = [price_of(op, cluster) for op in unrolled.examples]
-    slow = _slow(plan, cluster, symmetry, unrolled.accelerators)
-    state = play(unrolled.order, prices, unrolled.held, slow, cluster)
-    working = {op.accelerator for op in unrolled.pattern if not isinstance(op, Collective | Send)}
-    moments = Moments(
-        pattern=unrolled.pattern,
-        of=unrolled.of,
-        price=unrolled.price,
-        prices=prices,
-        start=np.asarray(state.start),
-        finish=np.asarray(state.finish),
-        accelerators=tuple(sorted(working)),
-    )
-    return summed_up(moments, plan, symmetry, cluster.accelerator.idle_power)
+def microbatches_of(job: Job) -> int:
+    """Microbatches of a replica in a step."""
+    return job.train.minibatch // job.train.microbatch
 
 
-def _slow(plan: Plan, cluster: Cluster, symmetry: Symmetry | None, accelerators: Sequence[int]) -> list[float]:
-    """How many times longer everything takes at each place: as on the slowest of those that it stands for."""
-    slowdowns = cluster.faults.slowdowns
-    if not slowdowns:
-        return [1.0] * len(accelerators)
-    if symmetry is None:
-        return [slowdowns.get(accelerator, 1.0) for accelerator in accelerators]
-    slowest = {
-        plan.accelerator(0, stage, ranks[0]): max(
-            slowdowns.get(plan.accelerator(replica, stage, rank), 1.0) for replica in range(plan.data) for rank in ranks
-        )
-        for stage in range(plan.pipeline)
-        for ranks in symmetry.classes
-    }
-    return [slowest.get(accelerator, 1.0) for accelerator in accelerators]
+def _about(plan: Plan, job: Job, written: Collection[int]) -> int:
+    """Roughly how many operations a step of one replica has."""
+    return 6 * microbatches_of(job) * sum(rank in written for layer in plan.layers for rank in layer.holders)

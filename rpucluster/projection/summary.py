@@ -42,14 +42,18 @@ class Sums:
     """Of the whole machine, in one performance of a program."""
 
     modelled_s: float
+    accelerators: int
+    """Those that take part."""
     seconds: Mapping[str, float]
-    """By `COMPONENTS`, the mean over the accelerators that take part; they add up to `modelled_s`."""
+    """By `COMPONENTS`, the mean over these accelerators; they add up to `modelled_s`."""
     energy_J: Mapping[str, float]
     """By the components of `Energy`, and idle."""
     link_bytes: float
     """Bytes summed over the links."""
     operations: int
     """Of all accelerators."""
+    idle_power: float
+    """Of each, W."""
 
     @property
     def all_J(self) -> float:
@@ -65,7 +69,7 @@ class Sums:
 def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_power: float) -> Sums:
     """Sum up over all accelerators for which the representatives stand, or None where all are there; in O(n log n) of
     their operations."""
-    copies = _Copies(plan, symmetry)
+    copies = Copies(plan, symmetry)
     repeats = np.bincount(moments.of, minlength=len(moments.pattern))
     times = repeats * np.array([copies.of_operation(op) for op in moments.pattern], np.int64)
     by_price = np.bincount(moments.price, weights=times, minlength=len(moments.prices))
@@ -83,14 +87,16 @@ def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_powe
     energy["idle"] = idle_power * max(0.0, float(makespan - computing)) * float(weights.sum())
     return Sums(
         modelled_s=makespan,
+        accelerators=int(weights.sum()),
         seconds=seconds,
         energy_J=energy,
         link_bytes=float(by_price @ np.array(carried)) if carried else 0.0,
         operations=int(times.sum()),
+        idle_power=idle_power,
     )
 
 
-class _Copies:
+class Copies:
     """For how many of the whole machine each representative stands."""
 
     def __init__(self, plan: Plan, symmetry: Symmetry | None) -> None:

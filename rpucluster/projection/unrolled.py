@@ -26,6 +26,8 @@ class Unrolled:
     order: Order
     examples: tuple[Op, ...]
     """One operation of each price."""
+    flush: frozenset[int]
+    """Which of these are of the flush; operations of turns have others."""
     accelerators: tuple[int, ...]
     """Those with operations of their own, ascending."""
     held: tuple[int, ...]
@@ -78,6 +80,7 @@ def unroll(score: Score, turns: list[Turn]) -> Unrolled:
         price=pattern.price,
         order=order,
         examples=tuple(pattern.examples),
+        flush=frozenset(pattern.flush),
         accelerators=pattern.accelerators,
         held=pattern.held,
     )
@@ -92,6 +95,7 @@ def as_columns(program: Program) -> Unrolled:
         price=arranged.order.price,
         order=arranged.order,
         examples=arranged.examples,
+        flush=frozenset(),
         accelerators=program.accelerators,
         held=arranged.held,
     )
@@ -114,14 +118,18 @@ class _Pattern:
         self.tiles, self.vectors = np.zeros(count, np.int64), np.ones(count, np.int64)
         self.price, self.passes = np.zeros(count, np.int32), np.zeros(count, np.bool_)
         self.examples: list[Op] = []
+        self.flush: set[int] = set()
+        turns = count - (len(score.parts[FLUSH].ops) if FLUSH in score.parts else 0)  # the flush comes last
         prices: dict[object, int] = {}
         shards: dict[tuple[int, int], int] = {}
         tiles_of: dict[tuple[int, int], int] = {}
         for i, op in enumerate(self.ops):
-            counts = COUNTS[type(op)](op)
+            counts = i >= turns, *COUNTS[type(op)](op)
             known = prices.setdefault(counts, len(prices))
             if known == len(self.examples):
                 self.examples.append(op)
+                if i >= turns:
+                    self.flush.add(known)
             self.price[i] = known
             if isinstance(op, Collective | Send):
                 continue

@@ -48,7 +48,7 @@ def print_projection(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], co
     )
     console.print(table)
     for why in dict.fromkeys(row["why_not_exact"] for row in fitting if not row["exact"]):
-        console.print(Text(f"~ from representatives that are not known to be exact: {why}"))
+        console.print(Text(f"~ not known to be exact: {why}"))
     for row in rows:
         if "error" in row:
             point = ", ".join(f"{key} = {_value(row[key])}" for key in swept)

@@ -34,7 +34,7 @@ def print_search(found: Search, top: int, console: Console) -> None:
         )
     for why in dict.fromkeys(each.estimate.why_not_exact for each in found.found[:top]):
         if why is not None:
-            console.print(Text(f"~ from representatives that are not known to be exact: {why}"))
+            console.print(Text(f"~ not known to be exact: {why}"))
 
 
 def _cells(found: Found) -> tuple[str, ...]:

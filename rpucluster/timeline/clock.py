@@ -18,10 +18,10 @@ from rpucluster.errors import InputError
 from rpucluster.program import Program
 from rpucluster.timeline import events
 from rpucluster.timeline.compiled import compiled_play
-from rpucluster.timeline.events import Demands, Machine, State
 from rpucluster.timeline.link_demands import demands_on_links
 from rpucluster.timeline.order import Arranged, Order, arrange
 from rpucluster.timeline.prices import NOTHING_COUNTED, Counted, Price, price_of
+from rpucluster.timeline.state import START, Demands, Machine, State
 from rpucluster.timeline.timeline import REASONS, Timeline
 
 _Columns = TypeVar("_Columns", Order, Demands, Machine)
@@ -132,7 +132,7 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         start=numbers(n, 0.0),
         finish=numbers(n, 0.0),
         cause=numbers(n, -1),
-        reason=numbers(n, events.START),
+        reason=numbers(n, START),
         ready=numbers(n, 0.0),
         waiting=order.waiting.copy() if arrays else order.waiting.tolist(),
         bound=numbers(n, 0.0),

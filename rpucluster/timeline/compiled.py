@@ -1,30 +1,30 @@
-"""The event loop as compiled code: the functions of `rpucluster.timeline.events`, unchanged."""
+"""The event loop as compiled code: the functions that `rpucluster.timeline.events` plays with, unchanged."""
 
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType
 from typing import Any
 
-from rpucluster.timeline import events
+from rpucluster.timeline import events, signals, state, transfers
 
 _IN_ORDER = (
-    events.push,
-    events.pop,
-    events.notify,
+    signals.push,
+    signals.pop,
+    signals.notify,
     events.streams,
     events.compute,
     events.issue,
-    events.held_up,
-    events.line_up,
-    events.wait_for_link,
-    events.begin_transfer,
-    events.serve_link,
+    transfers.held_up,
+    transfers.line_up,
+    transfers.wait_for_link,
+    transfers.begin_transfer,
+    transfers.serve_link,
+    transfers.transfer,
+    transfers.advance,
+    transfers.share,
+    transfers.end_flows,
     events.work,
     events.serve_digital,
-    events.transfer,
-    events.advance,
-    events.share,
-    events.end_flows,
     events.play,
 )
 """Each after those that it calls."""
@@ -37,7 +37,7 @@ def compiled_play() -> Callable[..., None]:
 
     compile_it: Any = njit(cache=True, nogil=True, error_model="numpy")
     # copies, so that the compiled functions call one another and the interpreted ones do too
-    space: dict[str, Any] = dict(vars(events))
+    space: dict[str, Any] = vars(state) | vars(signals) | vars(transfers) | vars(events)
     for function in _IN_ORDER:
         copy = FunctionType(function.__code__, space, function.__name__)
         space[function.__name__] = compile_it(copy)

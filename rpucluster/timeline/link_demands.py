@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 
 class LinkDemands(NamedTuple):
-    """Columns of `rpucluster.timeline.events.Demands`, and the bandwidth of each link."""
+    """Columns of `rpucluster.timeline.state.Demands`, and the bandwidth of each link."""
 
     hold_first: Ints
     hold_link: Ints

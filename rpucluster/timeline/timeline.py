@@ -11,7 +11,7 @@ from rpucluster.timeline.prices import Energy, Price
 
 Reason = Literal["start", "dependency", "stream", "arrays", "tiles", "digital", "link"]
 REASONS: tuple[Reason, ...] = ("start", "dependency", "stream", "arrays", "tiles", "digital", "link")
-"""In the order of the numbers of `rpucluster.timeline.events`."""
+"""In the order of the numbers of `rpucluster.timeline.state`."""
 
 
 class LinkSpan(NamedTuple):

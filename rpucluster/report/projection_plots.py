@@ -1,0 +1,162 @@
+"""Drawings of a projection as PNG and SVG: scaling, where the step goes, and the bandwidth that is enough."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rpucluster.files import write_atomically
+from rpucluster.units import format_quantity
+
+MOST_CURVES, MOST_BARS, MOST_TICKS = 8, 40, 6
+PARTS: Final[Mapping[str, tuple[str, str]]] = {
+    "forward_s": ("forward", "#0072b2"),
+    "backward_s": ("backward", "#e69f00"),
+    "recompute_s": ("recompute", "#b8a800"),
+    "update_s": ("update", "#cc79a7"),
+    "digital_s": ("digital", "#009e73"),
+    "exposed_communication_s": ("exposed communication", "#d55e00"),
+    "bubble_s": ("bubble", "#d9dde3"),
+}
+"""Columns of a step's parts, their names and colours."""
+_CURVES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7f5539")
+_SCALED: Final = {
+    "modelled_step_s": "modelled step (s)",
+    "samples_per_s": "samples per second",
+    "modelled_energy_J": "energy of a step (J)",
+}
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e8ee",
+    "legend.fontsize": 7.5,
+    "legend.edgecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rpucluster",  # so that the same rows make the same file
+}
+
+Row = Mapping[str, Any]
+
+
+def draw(folder: Path, rows: Sequence[Row], units: Mapping[str, str | None]) -> list[Path]:
+    """Draw the rows that fit; `units` by swept key, None for plain numbers and words.
+
+    Returns the files, .png and .svg of each: ``breakdown``, ``scaling`` where a number is swept, ``threshold`` where
+    rows have one.  Raises `RunError` where they cannot be written.
+    """
+    numeric = [key for key in units if all(isinstance(row[key], int | float) for row in rows)]
+    files: list[Path] = []
+    with mpl.rc_context(_STYLE):
+        if numeric and len({row[numeric[0]] for row in rows}) > 1:
+            files += _write(folder / "scaling", _scaling(rows, numeric[0], units))
+        files += _write(folder / "breakdown", _breakdown(rows, units))
+        if any(row.get("threshold_B_per_s") for row in rows):
+            files += _write(folder / "threshold", _threshold(rows, numeric, units))
+    return files
+
+
+def label_of(row: Row, units: Mapping[str, str | None]) -> str:
+    """The swept values of a row in words."""
+    return ", ".join(f"{key.rsplit('.', 1)[-1]} {_value(row[key], unit)}" for key, unit in units.items()) or "the job"
+
+
+def _scaling(rows: Sequence[Row], key: str, units: Mapping[str, str | None]) -> Figure:
+    figure = Figure(figsize=(4.0 * len(_SCALED), 3.6), layout="constrained")
+    others = {other: unit for other, unit in units.items() if other != key}
+    for axis, (column, name) in zip(figure.subplots(1, len(_SCALED)), _SCALED.items(), strict=True):
+        for colour, (label, those) in zip(_CURVES, _grouped(rows, others).items(), strict=False):
+            there = sorted((row[key], row[column]) for row in those if row[column])
+            axis.plot(*zip(*there, strict=True), "o-", color=colour, markersize=4, label=label)
+        first = min(rows, key=lambda row: row[key])
+        if key == "accelerators" and column == "samples_per_s" and first[column] and not others:
+            ends = [first[key], max(row[key] for row in rows)]
+            axis.plot(ends, [first[column] * x / ends[0] for x in ends], ":", color="#2b3440", label="in proportion")
+        _both_logarithmic(axis, key, units[key], rows)
+        axis.set_ylabel(name)
+        if others or (key == "accelerators" and column == "samples_per_s"):
+            axis.legend()
+    return figure
+
+
+def _breakdown(rows: Sequence[Row], units: Mapping[str, str | None]) -> Figure:
+    shown = rows[:MOST_BARS]
+    figure = Figure(figsize=(8.0, 1.3 + 0.28 * len(shown)), layout="constrained")
+    axis = figure.subplots()
+    left = [0.0] * len(shown)
+    for column, (name, colour) in PARTS.items():
+        if not any(column in row for row in shown):
+            continue
+        widths = [100 * (row.get(column) or 0.0) / (row["modelled_step_s"] or 1.0) for row in shown]
+        axis.barh(range(len(shown)), widths, left=left, color=colour, label=name)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.set_yticks(range(len(shown)), [label_of(row, units) for row in shown])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("share of the modelled step (%)")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    return figure
+
+
+def _threshold(rows: Sequence[Row], numeric: Sequence[str], units: Mapping[str, str | None]) -> Figure:
+    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+    axis = figure.subplots()
+    there = [row for row in rows if row.get("threshold_B_per_s")]
+    if numeric and len({row[numeric[0]] for row in there}) > 1:
+        key = numeric[0]
+        others = {other: unit for other, unit in units.items() if other != key}
+        for colour, (label, those) in zip(_CURVES, _grouped(there, others).items(), strict=False):
+            points = sorted((row[key], row["threshold_B_per_s"]) for row in those)
+            axis.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=label)
+        _both_logarithmic(axis, key, units[key], there)
+        if others:
+            axis.legend()
+    else:
+        axis.barh(range(len(there)), [row["threshold_B_per_s"] for row in there], color=_CURVES[0])
+        axis.set_yticks(range(len(there)), [label_of(row, units) for row in there])
+        axis.set_xscale("log")
+        axis.invert_yaxis()
+    named = f"{there[0]['threshold']} that is enough (B/s)"
+    (axis.set_ylabel if axis.get_yscale() == "log" else axis.set_xlabel)(named)
+    return figure
+
+
+def _grouped(rows: Iterable[Row], others: Mapping[str, str | None]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(label_of(row, others) if others else "modelled", []).append(row)
+    return dict(list(groups.items())[:MOST_CURVES])
+
+
+def _both_logarithmic(axis: Axes, key: str, unit: str | None, rows: Iterable[Row]) -> None:
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    values = sorted({row[key] for row in rows})
+    if len(values) <= MOST_TICKS:
+        axis.set_xticks(values, [f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in values])
+        axis.xaxis.minorticks_off()
+    axis.set_xlabel(f"{key} ({unit})" if unit else key)
+
+
+def _value(value: Any, unit: str | None) -> str:
+    if unit == "B/s":
+        return format_quantity(value, "bandwidth")
+    text = f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{text} {unit}" if unit else text
+
+
+def _write(stem: Path, figure: Figure) -> list[Path]:
+    files = []
+    for kind, metadata in (("png", None), ("svg", {"Date": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=150, metadata=metadata)
+        path = stem.with_suffix(f".{kind}")
+        write_atomically(path, content.getvalue())
+        files.append(path)
+    return files

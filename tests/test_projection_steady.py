@@ -1,0 +1,93 @@
+"""Long steps from short ones, against a replay of all of them."""
+
+import pytest
+from pydantic import ValidationError
+
+from rpucluster.cluster import Cluster
+from rpucluster.errors import PlanError
+from rpucluster.job import Job
+from rpucluster.partitioner import partition
+from rpucluster.plan import Plan
+from rpucluster.projection.folding import foldings_of
+from rpucluster.projection.steady import AGREE, Steady, step_of
+from rpucluster.projection.step import estimate, microbatches_of
+from rpucluster.projection.symmetry import symmetry_of
+from rpucluster.projection.timing import timed
+from tests.projected import random_pipeline
+from tests.specs import make_cluster, make_job
+
+
+def test_long_steps_follow_from_short_ones_as_closely_as_these_agree() -> None:
+    found = even = 0
+    for seed in range(120):
+        try:
+            job, cluster = random_pipeline(seed)
+            plan = partition(job, cluster)
+        except (ValidationError, PlanError):
+            continue
+        symmetry = symmetry_of(plan, job, cluster)
+        steady = Steady(plan=plan, job=job, symmetry=symmetry, worth=0.5)
+        extended = steady.on(cluster)
+        if extended is None:
+            continue
+        found += 1
+        step, why = extended
+        whole = timed(step_of(plan, job, symmetry.written, microbatches_of(job)), plan, cluster, symmetry)
+        assert step.modelled_s == pytest.approx(whole.modelled_s, rel=5 * AGREE), (seed, why)
+        if "agree to 1e-12" in why and len(symmetry.classes) == 1:
+            even += 1
+            assert step.modelled_s == pytest.approx(whole.modelled_s, rel=1e-10), (seed, why)
+        # what operations cost is not extended but counted
+        assert step.operations == whole.operations, seed
+        assert step.accelerators == whole.accelerators, seed
+        assert step.link_bytes == pytest.approx(whole.link_bytes, rel=1e-12), seed
+        for name in set(whole.energy_J) - {"idle"}:
+            assert step.energy_J[name] == pytest.approx(whole.energy_J[name], rel=1e-12, abs=1e-12 * whole.all_J), seed
+        assert sum(step.seconds.values()) == pytest.approx(step.modelled_s, rel=1e-9), seed
+    assert found >= 60
+    assert even >= 20
+
+
+def test_the_plan_itself_is_the_last_of_its_series() -> None:
+    job, cluster, plan = _pipeline(stages=20, microbatches=60)
+    for folding, _ in zip(foldings_of(plan, job, cluster, 60), range(2), strict=False):
+        assert folding.size(folding.last) == (20, 60)
+        folded = folding.folded(0)
+        assert [layer.stage for layer in folded.layers] == list(range(folding.stages))
+        assert folded.layers[-1].shape == plan.layers[-1].shape
+        assert folded.accelerator(0, 1, 0) == plan.accelerator(0, 1, 0)
+        # every stage of the plan is stood for once
+        assert sum(folding.stands_for().values()) == 20
+        assert set(folding.stands_for()) <= set(range(folding.stages))
+
+
+def test_nothing_is_left_out_of_pipelines_whose_stages_all_differ() -> None:
+    sizes = [4 * (i + 1) for i in range(13)]
+    job = make_job(
+        model={"sizes": sizes, "bias": "none"},
+        train={"minibatch": 12, "microbatch": 1},
+        parallel={"pipeline": 12},
+    )
+    cluster = make_cluster(12)
+    assert next(foldings_of(partition(job, cluster), job, cluster, 12), None) is None
+
+
+def test_large_steps_say_that_they_are_extended_unless_all_is_asked_for() -> None:
+    job, cluster, plan = _pipeline(stages=32, microbatches=640)
+    some, all_of_it = estimate(job, cluster, plan), estimate(job, cluster, plan, whole=True)
+    assert some.why_not_exact is not None
+    assert "640 microbatches over 32 stages follow from replays of" in some.why_not_exact
+    assert all_of_it.exact
+    assert some.step.modelled_s == pytest.approx(all_of_it.step.modelled_s, rel=1e-9)
+    assert some.step.seconds == pytest.approx(all_of_it.step.seconds, rel=1e-6, abs=1e-9 * some.step.modelled_s)
+    assert some.step.energy_J == pytest.approx(all_of_it.step.energy_J, rel=1e-9)
+
+
+def _pipeline(*, stages: int, microbatches: int) -> tuple[Job, Cluster, Plan]:
+    job = make_job(
+        model={"sizes": [8] * (stages + 1), "bias": "digital"},
+        train={"minibatch": microbatches, "microbatch": 1},
+        parallel={"pipeline": stages},
+    )
+    cluster = make_cluster(stages)
+    return job, cluster, partition(job, cluster)
