@@ -36,7 +36,7 @@ def test_a_killed_actor_is_told_as_lost() -> None:
     try:
         pids = ray.get([host.__ray_call__.remote(lambda _: os.getpid()) for host in pool._hosts])
         os.kill(pids[1], signal.SIGKILL)
-        with pytest.raises(AcceleratorError, match="the process of an accelerator was lost"):
+        with pytest.raises(AcceleratorError, match="the process of accelerator 1 was lost"):
             pool.take_score()
     finally:
         pool.close()

@@ -204,13 +204,17 @@ def test_an_interrupt_that_python_drops_ends_the_runs_too(pictures: Path) -> Non
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)  # and so an error that Python tells and ignores
 
-    events = in_processes(iter(trials(pictures, seeds=4)), 2)
-    next(events)
-    Finalised()
-    with pytest.raises(KeyboardInterrupt):
-        list(events)
-    assert multiprocessing.active_children() == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
+    try:
+        events = in_processes(iter(trials(pictures, seeds=4)), 2)
+        next(events)
+        Finalised()
+        with pytest.raises(KeyboardInterrupt):
+            list(events)
+        assert multiprocessing.active_children() == []
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: Captured, tmp_path: Path) -> None:
