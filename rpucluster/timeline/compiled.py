@@ -11,7 +11,6 @@ _IN_ORDER = (
     signals.push,
     signals.pop,
     signals.notify,
-    events.streams,
     events.compute,
     events.issue,
     transfers.held_up,

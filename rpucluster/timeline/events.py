@@ -10,17 +10,12 @@ from rpucluster.timeline.state import DIGITAL_BUSY, STREAM, TILES_BUSY, Demands,
 from rpucluster.timeline.transfers import advance, end_flows, line_up, serve_link, share, transfer
 
 
-def streams(op: int, order: Order, machine: Machine) -> bool:
-    """Whether an operation passes vector by vector."""
-    return bool(machine.streaming[0]) and order.vectors[op] > 1
-
-
 def compute(op: int, now: float, order: Order, demands: Demands, machine: Machine, state: State) -> None:
     """Start an operation on an accelerator."""
     price, place = order.price[op], order.place[op]
     slow = machine.slow[place]
     # what passes vector by vector takes its turns between those of others, so only its end can be late
-    in_turn = order.works_with[op] == DIGITAL and not streams(op, order, machine)
+    in_turn = order.works_with[op] == DIGITAL and not (machine.streaming[0] and order.vectors[op] > 1)
     if in_turn and state.digital_free[place] > now:
         now = state.digital_free[place]
         state.cause[op], state.reason[op] = state.digital_last[place], DIGITAL_BUSY
@@ -115,7 +110,11 @@ def play(order: Order, demands: Demands, machine: Machine, state: State) -> None
             place = order.place[op]
             if order.works_with[op] == TRANSFER:
                 transfer(op, now, order, demands, machine, state)
-            elif order.works_with[op] == DIGITAL and machine.in_order[1] and not streams(op, order, machine):
+            elif (
+                order.works_with[op] == DIGITAL
+                and machine.in_order[1]
+                and not (machine.streaming[0] and order.vectors[op] > 1)
+            ):
                 work(op, now, order, demands, machine, state)
             elif order.works_with[op] == DIGITAL or machine.active[place] == 0:
                 compute(op, now, order, demands, machine, state)
