@@ -250,7 +250,8 @@ def test_an_interrupted_command_leaves_what_is_finished(pictures: Path, tmp_path
     assert process.returncode == 130
     assert stdout == ""
     assert stderr.splitlines()[-1] == "rpucluster: error: interrupted"
-    assert "Traceback" not in stderr
+    # an interrupt that falls into a finaliser Python tells by itself, and ignores
+    assert stderr.count("Traceback") == stderr.count("Exception ignored")
     assert 1 <= len(list((out / "runs").glob("*.json"))) <= 3
 
 
