@@ -66,7 +66,8 @@ def run(
     data = load_data(job.data)
     check_against(job.network, data)
     _require_a_step(job, modelled, data)
-    check_memory(job, modelled.plan, executor)
+    if address is None:  # a cluster is asked once it is known
+        check_memory(job, modelled.plan, executor)
     identity = experiment(job, cluster, modelled.plan, data)
     start = Position()
     if resume is not None and not as_new:
@@ -159,9 +160,11 @@ def _attempt(
         pool = (
             LocalPool(job, cluster, modelled.plan)
             if executor == "local"
-            else RayPool(job, cluster, modelled.plan, address=address)
+            else RayPool(job, cluster, modelled.plan, address=address, folder=setting.directory.path)
         )
         ready = time.perf_counter()
+        for notice in pool.notices:
+            _tell_start(setting, notice)
         loop = Loop(setting, pool, start)
         if source is not None and as_new:
             replicas = 1 + max(place.replica for file in source.files.values() for place in file.pieces)
@@ -203,7 +206,14 @@ def _write_what_is_known(setting: Setting, job: Job, cluster: Cluster) -> None:
     directory.write_plan(describe(job, cluster, modelled.plan, modelled.metrics, modelled.buffers))
     directory.write_timeline(modelled.timeline, modelled.metrics)
     directory.write_trace(modelled.timeline)
-    setting.report(Progress(phase="start", epoch=0, epochs=job.train.epochs, step=0, steps=setting.steps_per_epoch))
+    _tell_start(setting)
+
+
+def _tell_start(setting: Setting, message: str | None = None) -> None:
+    epochs = setting.job.train.epochs
+    setting.report(
+        Progress(phase="start", epoch=0, epochs=epochs, step=0, steps=setting.steps_per_epoch, message=message)
+    )
 
 
 def _require_arrays(job: Job) -> None:
