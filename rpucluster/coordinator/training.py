@@ -10,11 +10,12 @@ from rpucluster import __version__
 from rpucluster.checkpoint import Checkpoint, newest_good
 from rpucluster.cluster import Cluster
 from rpucluster.config import write_toml
+from rpucluster.coordinator.callbacks import Callbacks, Caller, StoppedByCallbackError
 from rpucluster.coordinator.events import Progress, Report
 from rpucluster.coordinator.experiment import experiment, plan_digest
 from rpucluster.coordinator.loop import Loop, Setting
 from rpucluster.coordinator.position import Position
-from rpucluster.coordinator.resume import Source, counters_for, position_in, require_same
+from rpucluster.coordinator.resume import Source, counters_for, find, position_in, require_same
 from rpucluster.coordinator.status import StatusFile
 from rpucluster.data import Dataset, check_against, load_data
 from rpucluster.errors import AcceleratorLostError, DataError, PlanError
@@ -33,10 +34,12 @@ Executor = Literal["ray", "local"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run."""
+    """A run that is done, or that a callback has ended."""
 
     directory: RunDirectory
     summary: dict[str, Any]
+    """Empty where it is not finished: a summary is of all epochs."""
+    finished: bool = True
 
 
 def run(
@@ -47,7 +50,8 @@ def run(
     address: str | None = None,
     out: Path | None = None,
     progress: Report | None = None,
-    resume: Source | None = None,
+    callbacks: Callbacks | None = None,
+    resume: Source | Path | None = None,
     as_new: bool = False,
 ) -> Run:
     """Train the job on the cluster and leave a run directory.
@@ -56,11 +60,15 @@ def run(
     here) or in this process, with the same results.  Everything that the user may have written wrongly is
     checked before the run directory is made.
 
-    With `resume` the run of a checkpoint is continued in its own directory, on whatever plan; it has to be the same
-    experiment.  `as_new` starts a new run in `out` instead, whose weights are those of the checkpoint and whose steps
-    count from 0.  Raises the classes of `rpucluster.errors`, and `RunInterrupted` after Ctrl-C.
+    `progress` is called with what a bar shows, `callbacks` as they say; those may end the run.
+
+    With `resume`, a run directory or one of its checkpoints, that run goes on in its own directory, on whatever plan; it
+    has to be the same experiment.  `as_new` starts a new run in `out` instead, whose weights are those of the checkpoint
+    and whose steps count from 0.  Raises the classes of `rpucluster.errors`, and `RunInterrupted` after Ctrl-C.
     """
     began = time.perf_counter()
+    if isinstance(resume, Path):
+        resume = find(resume)
     _require_arrays(job)
     modelled = model(job, cluster)
     data = load_data(job.data)
@@ -77,12 +85,14 @@ def run(
         directory = RunDirectory.continued(resume.directory.path)
     else:
         directory = RunDirectory.create(out, job.name)
+    listeners = [] if callbacks is None else [callbacks]
     setting = Setting(
         job=job,
         modelled=modelled,
         data=data,
         directory=directory,
         report=StatusFile(directory.path, progress if progress is not None else lambda _: None),
+        caller=Caller(listeners),
         told={
             "rpucluster": __version__,
             "job": write_toml(job),
@@ -97,6 +107,10 @@ def run(
         try:
             _write_what_is_known(setting, job, cluster)
             return _attempts(setting, cluster, executor, address, start, resume, as_new)
+        except StoppedByCallbackError:
+            if setting.caller.error is not None:
+                raise setting.caller.error from None
+            return Run(directory=directory, summary={}, finished=False)
         except BaseException:
             if resume is None and not directory.has_results():
                 directory.discard()  # without an epoch or a checkpoint there is nothing that anybody could want
