@@ -80,7 +80,7 @@ FLOORS = {
 }
 """Where each file or folder of the package lives; docs/design.md shows the same table."""
 
-IN_ONE_FILE = {"cupy": "arrays.py", "ray": "ray_session.py"}
+IN_ONE_FILE = {"cupy": "arrays.py", "ray": "ray_session.py", "tensorboardX": "tensorboard.py"}
 
 
 def sources() -> list[Path]:

@@ -57,6 +57,9 @@ def run(
             metavar="RUN", help="Start a new run, which may differ in anything, from the weights of this one."
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard into DIR/tensorboard.")
+    ] = False,
     sets: Sets = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -85,6 +88,7 @@ def run(
                 address=address,
                 out=out,
                 progress=display,
+                tensorboard=tensorboard,
                 resume=source,
                 as_new=resume_as_new is not None,
             )

@@ -1,7 +1,7 @@
 """One run from its specs, or from a checkpoint, to its summary, over whatever happens to its accelerators."""
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from rpucluster.coordinator.loop import Loop, Setting
 from rpucluster.coordinator.position import Position
 from rpucluster.coordinator.resume import Source, counters_for, find, position_in, require_same
 from rpucluster.coordinator.status import StatusFile
+from rpucluster.coordinator.tensorboard import Scalars, event_writer
 from rpucluster.data import Dataset, check_against, load_data
 from rpucluster.errors import AcceleratorLostError, DataError, PlanError
 from rpucluster.host_memory import check_memory
@@ -51,6 +52,7 @@ def run(
     out: Path | None = None,
     progress: Report | None = None,
     callbacks: Callbacks | None = None,
+    tensorboard: bool = False,
     resume: Source | Path | None = None,
     as_new: bool = False,
 ) -> Run:
@@ -60,15 +62,19 @@ def run(
     here) or in this process, with the same results.  Everything that the user may have written wrongly is
     checked before the run directory is made.
 
-    `progress` is called with what a bar shows, `callbacks` as they say; those may end the run.
+    `progress` is called with what a bar shows, `callbacks` as they say; those may end the run.  `tensorboard` writes
+    scalars for TensorBoard into the run directory.
 
-    With `resume`, a run directory or one of its checkpoints, that run goes on in its own directory, on whatever plan; it
-    has to be the same experiment.  `as_new` starts a new run in `out` instead, whose weights are those of the checkpoint
-    and whose steps count from 0.  Raises the classes of `rpucluster.errors`, and `RunInterrupted` after Ctrl-C.
+    With `resume`, a run directory or one of its checkpoints, that run goes on in its own directory, on whatever plan;
+    it has to be the same experiment.  `as_new` starts a new run in `out` instead, whose weights are those of the
+    checkpoint and whose steps count from 0.  Raises the classes of `rpucluster.errors`, and `RunInterrupted` after
+    Ctrl-C.
     """
     began = time.perf_counter()
     if isinstance(resume, Path):
         resume = find(resume)
+    if tensorboard:
+        event_writer()  # is it there?
     _require_arrays(job)
     modelled = model(job, cluster)
     data = load_data(job.data)
@@ -103,7 +109,11 @@ def run(
         began=began,
         earlier_wall_s=start.wall_s,
     )
-    with directory.held():
+    with directory.held(), ExitStack() as at_end:
+        if tensorboard:
+            scalars = Scalars(directory.path / "tensorboard", start.steps)
+            at_end.callback(scalars.close)
+            listeners.append(scalars.callbacks())
         try:
             _write_what_is_known(setting, job, cluster)
             return _attempts(setting, cluster, executor, address, start, resume, as_new)
