@@ -1,9 +1,11 @@
 """Long steps from short ones, against a replay of all of them."""
 
+import itertools
+
 import pytest
 from pydantic import ValidationError
 
-from rpucluster.cluster import Cluster
+from rpucluster.cluster import Cluster, load_cluster
 from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.partitioner import partition
@@ -34,7 +36,7 @@ def test_long_steps_follow_from_short_ones_as_closely_as_these_agree() -> None:
         step, why = extended
         whole = timed(step_of(plan, job, symmetry.written, microbatches_of(job)), plan, cluster, symmetry)
         assert step.modelled_s == pytest.approx(whole.modelled_s, rel=5 * AGREE), (seed, why)
-        if "agree to 1e-12" in why and len(symmetry.classes) == 1:
+        if "agree to 1e-12" in why:
             even += 1
             assert step.modelled_s == pytest.approx(whole.modelled_s, rel=1e-10), (seed, why)
         # what operations cost is not extended but counted
@@ -44,8 +46,41 @@ def test_long_steps_follow_from_short_ones_as_closely_as_these_agree() -> None:
         for name in set(whole.energy_J) - {"idle"}:
             assert step.energy_J[name] == pytest.approx(whole.energy_J[name], rel=1e-12, abs=1e-12 * whole.all_J), seed
         assert sum(step.seconds.values()) == pytest.approx(step.modelled_s, rel=1e-9), seed
-    assert found >= 60
+    assert found >= 50
     assert even >= 20
+
+
+def test_tensor_ranks_that_differ_all_count() -> None:
+    """Which rank is the last to reach a sum changes from layer to layer, so none of them can stand for the others."""
+    cluster = load_cluster("rpu_pod_4096", ["accelerator.tiles=1000"])
+    found = 0
+    shapes = [(12288, 4), (25600, 8), (10240, 2)]  # 3, 6.25 and 2.5 tiles of 4,096
+    for (hidden, tensor), stages, schedule in itertools.product(shapes, (32, 48), ("gpipe", "1f1b")):
+        case = hidden, tensor, stages, schedule
+        microbatches = 2 * stages
+        model = {"preset": "gpt", "layers": stages, "hidden": hidden, "heads": 32}
+        job = Job.model_validate(
+            {
+                "name": "uneven",
+                "model": model | {"sequence": 2048, "vocabulary": 51200},
+                "data": {"name": "none", "samples": 100},
+                "train": {"epochs": 1, "minibatch": microbatches, "microbatch": 1, "learning_rate": 0.01},
+                "parallel": {"tensor": tensor, "pipeline": stages, "schedule": schedule},
+            }
+        )
+        plan = partition(job, cluster)
+        symmetry = symmetry_of(plan, job, cluster)
+        extended = Steady(plan=plan, job=job, symmetry=symmetry).on(cluster)
+        assert len(symmetry.classes) > 1, case
+        if extended is None:
+            continue
+        found += 1
+        step, why = extended
+        whole = timed(step_of(plan, job, symmetry.written, microbatches), plan, cluster, symmetry)
+        # as far as docs/projection.md promises; one rank alone is 15 to 30 % off
+        assert step.modelled_s == pytest.approx(whole.modelled_s, rel=0.01), (case, why)
+        assert step.seconds == pytest.approx(whole.seconds, abs=0.01 * whole.modelled_s), (case, why)
+    assert found >= 3
 
 
 def test_the_plan_itself_is_the_last_of_its_series() -> None:
@@ -73,10 +108,10 @@ def test_nothing_is_left_out_of_pipelines_whose_stages_all_differ() -> None:
 
 
 def test_large_steps_say_that_they_are_extended_unless_all_is_asked_for() -> None:
-    job, cluster, plan = _pipeline(stages=32, microbatches=640)
+    job, cluster, plan = _pipeline(stages=32, microbatches=1920)
     some, all_of_it = estimate(job, cluster, plan), estimate(job, cluster, plan, whole=True)
     assert some.why_not_exact is not None
-    assert "640 microbatches over 32 stages follow from replays of" in some.why_not_exact
+    assert "1920 microbatches over 32 stages follow from replays of" in some.why_not_exact
     assert all_of_it.exact
     assert some.step.modelled_s == pytest.approx(all_of_it.step.modelled_s, rel=1e-9)
     assert some.step.seconds == pytest.approx(all_of_it.step.seconds, rel=1e-6, abs=1e-9 * some.step.modelled_s)

@@ -8,7 +8,7 @@ import numpy as np
 
 from rpucluster.job import Job
 from rpucluster.plan import Plan
-from rpucluster.program import Collective, Op, Send
+from rpucluster.program import Op
 from rpucluster.projection.score import FLUSH, score_of
 from rpucluster.projection.summary import Copies
 from rpucluster.projection.symmetry import Symmetry
@@ -23,8 +23,6 @@ class Costs:
     """By the components of `Energy`."""
     link_bytes: float
     operations: int
-    busy_s: Mapping[int, float]
-    """Seconds of the arrays and the digital units of a replica, by the tensor ranks that are written."""
 
 
 def costs(
@@ -33,8 +31,6 @@ def costs(
     """Add them up, where each of some stages of a plan stands for so many."""
     score, copies = score_of(plan, job, symmetry.written, passed=1), Copies(plan, symmetry)
     stages = [layer.stage for layer in plan.layers]
-    ranks = {plan.accelerator(0, stage, rank): rank for stage in stands_for for rank in symmetry.written}
-    busy = dict.fromkeys(symmetry.written, 0.0)
     total = np.zeros(len(Energy._fields) + 2)
     for key, part in score.parts.items():
         repeats = 1 if key == FLUSH else score.microbatches
@@ -45,8 +41,6 @@ def costs(
             cost = price(op)
             carried = math.fsum(cost.sending.link_bytes.values()) if cost.sending else 0.0
             total += times * copies.of_operation(op) * np.array([*cost.energy, carried, 1.0])
-            if not isinstance(op, Collective | Send):
-                busy[ranks[op.accelerator]] += times * cost.seconds
     *joules, link_bytes, operations = total.tolist()
     energy = dict(zip(Energy._fields, joules, strict=True))
-    return Costs(energy_J=energy, link_bytes=link_bytes, operations=round(operations), busy_s=busy)
+    return Costs(energy_J=energy, link_bytes=link_bytes, operations=round(operations))

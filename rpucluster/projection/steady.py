@@ -18,7 +18,7 @@ from rpucluster.projection.unrolled import Unrolled, unroll
 from rpucluster.schedule import interleave
 from rpucluster.timeline.prices import Price
 
-AGREE = 2e-3
+AGREE = 2e-4
 """How closely, as a share, the longest of the short steps must agree with what the others foresee (our choice)."""
 
 
@@ -32,23 +32,21 @@ class Steady:
     worth: float = 2.0
     """How many times as long as the short steps together a step must be."""
     steps: dict[tuple[int, ...], Unrolled] = field(default_factory=dict)
-    """By the rank, the cut, and the stages and microbatches that are there."""
+    """By the cut, and the stages and microbatches that are there."""
 
     def on(self, cluster: Cluster) -> tuple[Sums, str] | None:
         """A step on a cluster, and how it was found; None where the short steps that were tried foresee no longer one.
 
-        Times are those of the tensor rank that has the most to do; energies, bytes and operations are counted
-        over all.
+        Energies, bytes and operations are not extended but counted.
         """
         price = prices_on(cluster)
         all_microbatches = self.job.train.minibatch // self.job.train.microbatch
         for folding in foldings_of(self.plan, self.job, cluster, all_microbatches):
             sizes = [folding.size(number) for number in folding.replayed]
-            if self.worth * sum(p * m for p, m in sizes) > self.plan.pipeline * all_microbatches:
+            if folding.replayed[-1] >= folding.last or self.worth * sum(p * m for p, m in sizes) > self.plan.pipeline * all_microbatches:
                 return None
             cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
-            fullest = self._alone(max(cost.busy_s, key=lambda rank: cost.busy_s[rank]))
-            found = extended([self._short(folding, n, fullest, cluster, price) for n in folding.replayed], folding)
+            found = extended([self._short(folding, n, cluster, price) for n in folding.replayed], folding)
             if max(found.agreement, found.of_parts) <= AGREE:
                 step = replace(
                     found.step,
@@ -59,29 +57,21 @@ class Steady:
                 return step, self._told(found, sizes, all_microbatches)
         return None
 
-    def _alone(self, fullest: int) -> Symmetry:
-        """One rank, taken for all."""
-        others = (rank for ranks in self.symmetry.classes for rank in ranks if rank != fullest)
-        return replace(self.symmetry, classes=((fullest, *others),))
-
-    def _short(
-        self, folding: Folding, number: int, fullest: Symmetry, cluster: Cluster, price: Callable[[Op], Price]
-    ) -> Sums:
+    def _short(self, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price]) -> Sums:
         stages, microbatches = folding.size(number)
-        plan, key = folding.folded(number), (*fullest.written, folding.cut, stages, microbatches)
+        plan, key = folding.folded(number), (folding.cut, stages, microbatches)
         if key not in self.steps:
-            self.steps[key] = step_of(plan, self.job, fullest.written, microbatches)
+            self.steps[key] = step_of(plan, self.job, self.symmetry.written, microbatches)
         share = microbatches * self.job.train.microbatch / self.job.train.minibatch
         # a sweep has many of them, so it pays to load compiled code
-        return timed(self.steps[key], plan, cluster, fullest, share, price, compiled=True)
+        return timed(self.steps[key], plan, cluster, self.symmetry, share, price, compiled=True)
 
     def _told(self, found: Extended, sizes: list[tuple[int, int]], microbatches: int) -> str:
         (p, m), (longest_p, longest_m) = sizes[0], sizes[-1]
-        rank = "" if len(self.symmetry.classes) == 1 else ", the fullest rank of each stage standing for all"
         step, parts = (f"{max(share, 1e-12):.0e}" for share in (found.agreement, found.of_parts))
         return (
             f"{microbatches} microbatches over {self.plan.pipeline} stages follow from replays of {m} over {p} to "
-            f"{longest_m} over {longest_p}, which agree to {step} (what they consist of to {parts}){rank}"
+            f"{longest_m} over {longest_p}, which agree to {step} (what they consist of to {parts})"
         )
 
 

@@ -17,7 +17,7 @@ from rpucluster.projection.unrolled import Unrolled, as_columns
 
 FULL_OPERATIONS = 200_000
 """Where representatives are not known to be exact, steps of about no more operations are replayed whole."""
-SHORT_OPERATIONS = 100_000
+SHORT_OPERATIONS = 300_000
 """Steps of representatives with about no more operations are replayed as they are, which is fast enough."""
 
 
