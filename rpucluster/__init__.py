@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rpucluster.cluster import Cluster as Cluster
     from rpucluster.cluster import load_cluster as load_cluster
+    from rpucluster.coordinator import Callbacks as Callbacks
+    from rpucluster.coordinator import Progress as Progress
     from rpucluster.coordinator import Run as Run
     from rpucluster.coordinator import run as run
     from rpucluster.errors import RpuclusterError as RpuclusterError
@@ -26,17 +28,21 @@ if TYPE_CHECKING:
     from rpucluster.partitioner import partition as partition
     from rpucluster.plan import Plan as Plan
     from rpucluster.program import Program as Program
+    from rpucluster.runlog import EpochRow as EpochRow
     from rpucluster.runlog import RunDirectory as RunDirectory
     from rpucluster.tile import TileGrid as TileGrid
     from rpucluster.timeline import Timeline as Timeline
     from rpucluster.timeline import replay as replay
 
 _HOME = {
+    "Callbacks": "coordinator",
     "Cluster": "cluster",
+    "EpochRow": "runlog",
     "Job": "job",
     "Metrics": "metrics",
     "Plan": "plan",
     "Program": "program",
+    "Progress": "coordinator",
     "RpuclusterError": "errors",
     "Run": "coordinator",
     "RunDirectory": "runlog",

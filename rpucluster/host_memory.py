@@ -1,11 +1,12 @@
-"""Whether the arrays of a run fit the memory of this machine."""
+"""Whether the arrays of a run fit the memory of the machines and GPUs that they live on."""
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rpucluster.arrays import array_module
+from rpucluster.arrays import Gpu, array_module, gpu_report
 from rpucluster.errors import CapacityError
 from rpucluster.job import Job
 from rpucluster.plan import Plan
@@ -15,17 +16,44 @@ BYTES_PER_WORKER = 150 << 20
 
 
 def check_memory(job: Job, plan: Plan, executor: str) -> None:
-    """Refuse a run whose arrays cannot fit this machine's memory.  Raises `CapacityError`."""
-    if sys.platform != "linux" or array_module(job.run.arrays) is not np:
+    """Refuse a run whose arrays cannot fit this machine's memory, or that of its GPUs.  Raises `CapacityError`."""
+    each = job.run.accelerators_per_worker if executor == "ray" else len(plan.accelerators)
+    host_of = {number: i // each for i, number in enumerate(plan.accelerators)}
+    if array_module(job.run.arrays) is not np:
+        gpus = gpu_report()[: None if executor == "ray" else 1]
+        check_gpus(gpus, worker_bytes(job, plan, host_of))
+        return
+    if sys.platform != "linux":
         return
     cells = sum(shard.block.cells for shard in plan.shards())
-    workers = -(-len(plan.accelerators) // job.run.accelerators_per_worker) if executor == "ray" else 0
-    arrays = sum(shard.block.cells * job.bytes_per_weight(shard.layer) for shard in plan.shards())
-    needed = arrays + workers * BYTES_PER_WORKER
+    held = worker_bytes(job, plan, host_of)
+    workers = len(held) if executor == "ray" else 0
+    needed = sum(held) + workers * BYTES_PER_WORKER
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         raise CapacityError(
             f"the arrays of {cells:,} cross-points in {workers} worker processes need {needed / 2**30:,.1f} GiB of "
             f"memory but this machine has {available / 2**30:,.1f} GiB; lower [model] sizes, write [run] "
             f'tolerances = "recomputed", raise accelerators_per_worker, or use plan, which needs no arrays'
+        )
+
+
+def worker_bytes(job: Job, plan: Plan, host_of: Mapping[int, int]) -> list[int]:
+    """Bytes of the arrays of each worker; `host_of` has the worker of each accelerator."""
+    found = [0] * (max(host_of.values()) + 1)
+    for shard in plan.shards():
+        found[host_of[shard.accelerator]] += shard.block.cells * job.bytes_per_weight(shard.layer)
+    return found
+
+
+def check_gpus(gpus: Sequence[Gpu], held: Sequence[int]) -> None:
+    """Refuse workers that hold so many bytes where as many as share each GPU do not fit.  Raises `CapacityError`."""
+    smallest = min(gpus, key=lambda gpu: gpu.memory_bytes)
+    sharing = -(-len(held) // len(gpus))
+    needed = sum(sorted(held, reverse=True)[:sharing])
+    if needed > smallest.memory_bytes:
+        raise CapacityError(
+            f"the arrays of {sharing} workers that share a GPU need {needed / 2**30:,.1f} GiB but {smallest.name} has "
+            f'{smallest.memory_bytes / 2**30:,.1f} GiB; lower [model] sizes, write [run] arrays = "numpy", or use '
+            f"more GPUs"
         )

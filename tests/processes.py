@@ -1,5 +1,9 @@
 """The processes that a test has started, found by who started whom."""
 
+import ipaddress
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -30,3 +34,30 @@ def descendants(of: int) -> dict[int, str]:
 def accelerators(of: int) -> list[int]:
     """Those of them that are Ray actors with accelerators."""
     return sorted(number for number, line in descendants(of).items() if line.startswith("ray::HostActor"))
+
+
+def listening(of: Iterable[int]) -> dict[tuple[str, int], int]:
+    """The TCP addresses and ports at which some processes listen, with the process of each."""
+    holders: dict[str, int] = {}
+    for number in of:
+        for handle in Path(f"/proc/{number}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                link = str(handle.readlink())
+                if link.startswith("socket:["):
+                    holders[link[8:-1]] = number
+    found = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in holders:
+                place, port = words[1].split(":")
+                found[_address(place), int(port, 16)] = holders[words[9]]
+    return found
+
+
+def _address(text: str) -> str:
+    """An address as the kernel writes it: words of four bytes, each in the order of the machine."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -33,7 +33,11 @@ def run(
         Executor, typer.Option(help="Accelerators as Ray actors, or all in this process; equal results.")
     ] = Executor.RAY,
     address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster to run on instead of starting one here.")
+        str | None,
+        typer.Option(help="An existing Ray cluster, auto or HOST:PORT, to run on instead of starting one here."),
+    ] = None,
+    node_placement: Annotated[
+        str | None, typer.Option(metavar="spread|pack", help="Short for --set run.node_placement=pack.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
     out: Annotated[
@@ -53,6 +57,9 @@ def run(
             metavar="RUN", help="Start a new run, which may differ in anything, from the weights of this one."
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard into DIR/tensorboard.")
+    ] = False,
     sets: Sets = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -61,6 +68,7 @@ def run(
     overrides = [
         *(sets or ()),
         *([] if seed is None else [f"train.seed={seed}"]),
+        *([] if node_placement is None else [f"run.node_placement={node_placement}"]),
         *([] if checkpoint_every is None else [f"run.checkpoint_every={checkpoint_every}"]),
     ]
     source, (the_job, the_cluster) = _source(job, cluster, overrides, resume, resume_as_new, out)
@@ -80,6 +88,7 @@ def run(
                 address=address,
                 out=out,
                 progress=display,
+                tensorboard=tensorboard,
                 resume=source,
                 as_new=resume_as_new is not None,
             )

@@ -1,5 +1,6 @@
 """The training loop that reads the score twice: the pool performs the program, the timeline prices it."""
 
+from rpucluster.coordinator.callbacks import Callbacks as Callbacks
 from rpucluster.coordinator.events import Progress as Progress
 from rpucluster.coordinator.interrupts import RunInterrupted as RunInterrupted
 from rpucluster.coordinator.resume import Source as Source

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rpucluster.accelerator import Score, Steps
+from rpucluster.coordinator.callbacks import Caller, StoppedByCallbackError
 from rpucluster.coordinator.events import Progress, Report
 from rpucluster.coordinator.interrupts import Interrupts, RunInterrupted
 from rpucluster.coordinator.position import Position
@@ -33,6 +34,7 @@ class Setting:
     data: Dataset
     directory: RunDirectory
     report: Report
+    caller: Caller
     told: Mapping[str, Any]
     """What manifests of checkpoints say besides."""
     began: float
@@ -61,7 +63,14 @@ class Loop:
         )
         self.evaluations, self.averages, self.base = position.evaluations, position.averages, position.base
         self.times: WallTimes = replace(position.times)
-        self.saver = Saver(setting.directory.checkpoints, self.job.run.checkpoint_every, pool, setting.told)
+        self.caller = setting.caller
+        self.saver = Saver(
+            setting.directory.checkpoints,
+            self.job.run.checkpoint_every,
+            pool,
+            setting.told,
+            complete=self.caller.checkpoint,
+        )
         self._clock = time.perf_counter()
         pool.load("train", self.modelled.train)
         if self.modelled.average is not None:
@@ -97,7 +106,8 @@ class Loop:
     def train(self) -> None:
         """Finish the epochs, and leave a checkpoint after the last.
 
-        The first Ctrl-C ends training after the steps under way, with a checkpoint and `RunInterrupted`.
+        The first Ctrl-C ends training after the steps under way, with a checkpoint and `RunInterrupted`; a callback
+        that asks for the end likewise, with `StoppedByCallbackError`.
         """
         with Interrupts(self._tell_stopping) as interrupts:
             while self.epoch < self.job.train.epochs:
@@ -110,6 +120,8 @@ class Loop:
                 if not last:
                     self._pause(interrupts)
             self.saver.save(self.position, wait=True)
+            if self.caller.error is not None:
+                raise StoppedByCallbackError
 
     def close(self) -> None:
         """Forget a checkpoint that is not complete; the pool is closed already."""
@@ -130,33 +142,32 @@ class Loop:
                 continue
             while self.step < stop:
                 here = self.steps - self.step  # at the start of the epoch
-                until = self.saver.before(self.steps, here + stop) - here
+                until = self.caller.before(self.steps, self.saver.before(self.steps, here + stop)) - here
                 self._perform(order, until)
                 if until < stop:
-                    self._save()
+                    self.caller.step(self.steps, self._progress())
+                    self._pause(interrupts)
             score = self.pool.take_score()
             self.score += score
             self.times.train_wall_s += self._lap()
             pace = (stop - first) * batch / (time.perf_counter() - began)
-            self.setting.report(
-                Progress(
-                    phase="train",
-                    epoch=self.epoch + 1,
-                    epochs=job.train.epochs,
-                    step=stop,
-                    steps=self.steps_per_epoch,
-                    train_loss=score.loss / score.samples,
-                    test_accuracy=self.rows[-1].test_accuracy if self.rows else None,
-                    samples_per_s=pace,
-                    modelled_step_s=self.modelled.metrics.modelled_step_s,
-                    left_wall_s=(job.train.epochs * self.steps_per_epoch - self.steps) * batch / pace,
-                )
+            now = replace(
+                self._progress(),
+                train_loss=score.loss / score.samples,
+                samples_per_s=pace,
+                left_wall_s=(job.train.epochs * self.steps_per_epoch - self.steps) * batch / pace,
             )
+            self.setting.report(now)
+            self.caller.step(self.steps, now)
             if stop < self.steps_per_epoch:
                 self._pause(interrupts)
 
     def _pause(self, interrupts: Interrupts) -> None:
         """Between runs of steps: complete checkpoints, begin those that are due, stop if that was asked for."""
+        if self.caller.asked and not interrupts.asked:
+            self._tell_stopping("a callback has ended the run; writing a checkpoint")
+            self.saver.save(self.position, wait=True)
+            raise StoppedByCallbackError
         if interrupts.asked:
             self.saver.save(self.position, wait=True)
             path = self.setting.directory.path
@@ -244,8 +255,23 @@ class Loop:
                 test_accuracy=self.rows[-1].test_accuracy,
             )
         )
+        self.caller.epoch(self.rows[-1])
 
-    def _tell_stopping(self) -> None:
+    def _progress(self) -> Progress:
+        """Where the epoch stands between its steps."""
+        return Progress(
+            phase="train",
+            epoch=self.epoch + 1,
+            epochs=self.job.train.epochs,
+            step=self.step,
+            steps=self.steps_per_epoch,
+            test_accuracy=self.rows[-1].test_accuracy if self.rows else None,
+            modelled_step_s=self.modelled.metrics.modelled_step_s,
+        )
+
+    def _tell_stopping(
+        self, message: str = "finishing the steps under way and writing a checkpoint; Ctrl-C again stops at once"
+    ) -> None:
         self.setting.report(
             Progress(
                 phase="stopping",
@@ -253,7 +279,7 @@ class Loop:
                 epochs=self.job.train.epochs,
                 step=self.step,
                 steps=self.steps_per_epoch,
-                message="finishing the steps under way and writing a checkpoint; Ctrl-C again stops at once",
+                message=message,
             )
         )
 

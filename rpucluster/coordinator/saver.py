@@ -1,7 +1,7 @@
 """When a run writes its checkpoints, and what it writes into them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ class Saver:
     """Writes the checkpoints of one pool into a folder; `told` goes into each manifest as it is.
 
     `save` has accelerators copy what they keep; the files are written while training goes on, and `poll` completes the
-    checkpoint once they are there.  Both raise `RunError` where the system refuses to write.
+    checkpoint once they are there, and call `complete` with its folder.  Both raise `RunError` where the system refuses
+    to write.
     """
 
-    def __init__(self, root: Path, every: Interval, pool: Pool, told: Mapping[str, Any]) -> None:
-        self._root, self._every, self._pool, self._told = root, every, pool, told
+    def __init__(
+        self, root: Path, every: Interval, pool: Pool, told: Mapping[str, Any], complete: Callable[[Path], None]
+    ) -> None:
+        self._root, self._every, self._pool, self._told, self._complete = root, every, pool, told, complete
         self._last = time.perf_counter()
         self._new: tuple[Path, Mapping[str, Any]] | None = None
 
@@ -52,8 +55,9 @@ class Saver:
         written = self._pool.saved(wait)
         if written is not None:
             new, told = self._new
-            finish(new, written, told)
+            folder = finish(new, written, told)
             self._new = None
+            self._complete(folder)
 
     def close(self) -> None:
         """Remove what is not complete; nobody may be writing any more."""

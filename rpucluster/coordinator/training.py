@@ -1,7 +1,7 @@
 """One run from its specs, or from a checkpoint, to its summary, over whatever happens to its accelerators."""
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +10,14 @@ from rpucluster import __version__
 from rpucluster.checkpoint import Checkpoint, newest_good
 from rpucluster.cluster import Cluster
 from rpucluster.config import write_toml
+from rpucluster.coordinator.callbacks import Callbacks, Caller, StoppedByCallbackError
 from rpucluster.coordinator.events import Progress, Report
 from rpucluster.coordinator.experiment import experiment, plan_digest
 from rpucluster.coordinator.loop import Loop, Setting
 from rpucluster.coordinator.position import Position
-from rpucluster.coordinator.resume import Source, counters_for, position_in, require_same
+from rpucluster.coordinator.resume import Source, counters_for, find, position_in, require_same
 from rpucluster.coordinator.status import StatusFile
+from rpucluster.coordinator.tensorboard import Scalars, event_writer
 from rpucluster.data import Dataset, check_against, load_data
 from rpucluster.errors import AcceleratorLostError, DataError, PlanError
 from rpucluster.host_memory import check_memory
@@ -33,10 +35,12 @@ Executor = Literal["ray", "local"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run."""
+    """A run that is done, or that a callback has ended."""
 
     directory: RunDirectory
     summary: dict[str, Any]
+    """Empty where it is not finished: a summary is of all epochs."""
+    finished: bool = True
 
 
 def run(
@@ -47,7 +51,9 @@ def run(
     address: str | None = None,
     out: Path | None = None,
     progress: Report | None = None,
-    resume: Source | None = None,
+    callbacks: Callbacks | None = None,
+    tensorboard: bool = False,
+    resume: Source | Path | None = None,
     as_new: bool = False,
 ) -> Run:
     """Train the job on the cluster and leave a run directory.
@@ -56,17 +62,26 @@ def run(
     here) or in this process, with the same results.  Everything that the user may have written wrongly is
     checked before the run directory is made.
 
-    With `resume` the run of a checkpoint is continued in its own directory, on whatever plan; it has to be the same
-    experiment.  `as_new` starts a new run in `out` instead, whose weights are those of the checkpoint and whose steps
-    count from 0.  Raises the classes of `rpucluster.errors`, and `RunInterrupted` after Ctrl-C.
+    `progress` is called with what a bar shows, `callbacks` as they say; those may end the run.  `tensorboard` writes
+    scalars for TensorBoard into the run directory.
+
+    With `resume`, a run directory or one of its checkpoints, that run goes on in its own directory, on whatever plan;
+    it has to be the same experiment.  `as_new` starts a new run in `out` instead, whose weights are those of the
+    checkpoint and whose steps count from 0.  Raises the classes of `rpucluster.errors`, and `RunInterrupted` after
+    Ctrl-C.
     """
     began = time.perf_counter()
+    if isinstance(resume, Path):
+        resume = find(resume)
+    if tensorboard:
+        event_writer()  # is it there?
     _require_arrays(job)
     modelled = model(job, cluster)
     data = load_data(job.data)
     check_against(job.network, data)
     _require_a_step(job, modelled, data)
-    check_memory(job, modelled.plan, executor)
+    if address is None:  # a cluster is asked once it is known
+        check_memory(job, modelled.plan, executor)
     identity = experiment(job, cluster, modelled.plan, data)
     start = Position()
     if resume is not None and not as_new:
@@ -76,12 +91,14 @@ def run(
         directory = RunDirectory.continued(resume.directory.path)
     else:
         directory = RunDirectory.create(out, job.name)
+    listeners = [] if callbacks is None else [callbacks]
     setting = Setting(
         job=job,
         modelled=modelled,
         data=data,
         directory=directory,
         report=StatusFile(directory.path, progress if progress is not None else lambda _: None),
+        caller=Caller(listeners),
         told={
             "rpucluster": __version__,
             "job": write_toml(job),
@@ -92,10 +109,18 @@ def run(
         began=began,
         earlier_wall_s=start.wall_s,
     )
-    with directory.held():
+    with directory.held(), ExitStack() as at_end:
+        if tensorboard:
+            scalars = Scalars(directory.path / "tensorboard", start.steps)
+            at_end.callback(scalars.close)
+            listeners.append(scalars.callbacks())
         try:
             _write_what_is_known(setting, job, cluster)
             return _attempts(setting, cluster, executor, address, start, resume, as_new)
+        except StoppedByCallbackError:
+            if setting.caller.error is not None:
+                raise setting.caller.error from None
+            return Run(directory=directory, summary={}, finished=False)
         except BaseException:
             if resume is None and not directory.has_results():
                 directory.discard()  # without an epoch or a checkpoint there is nothing that anybody could want
@@ -159,9 +184,11 @@ def _attempt(
         pool = (
             LocalPool(job, cluster, modelled.plan)
             if executor == "local"
-            else RayPool(job, cluster, modelled.plan, address=address)
+            else RayPool(job, cluster, modelled.plan, address=address, folder=setting.directory.path)
         )
         ready = time.perf_counter()
+        for notice in pool.notices:
+            _tell_start(setting, notice)
         loop = Loop(setting, pool, start)
         if source is not None and as_new:
             replicas = 1 + max(place.replica for file in source.files.values() for place in file.pieces)
@@ -203,7 +230,14 @@ def _write_what_is_known(setting: Setting, job: Job, cluster: Cluster) -> None:
     directory.write_plan(describe(job, cluster, modelled.plan, modelled.metrics, modelled.buffers))
     directory.write_timeline(modelled.timeline, modelled.metrics)
     directory.write_trace(modelled.timeline)
-    setting.report(Progress(phase="start", epoch=0, epochs=job.train.epochs, step=0, steps=setting.steps_per_epoch))
+    _tell_start(setting)
+
+
+def _tell_start(setting: Setting, message: str | None = None) -> None:
+    epochs = setting.job.train.epochs
+    setting.report(
+        Progress(phase="start", epoch=0, epochs=epochs, step=0, steps=setting.steps_per_epoch, message=message)
+    )
 
 
 def _require_arrays(job: Job) -> None:

@@ -230,6 +230,9 @@ class RunSpec(Spec):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads that share a large update or read of an accelerator on CPUs; results do not depend on them.  Processes
     compute at the same time, so their number times this should not exceed the cores."""
+    node_placement: Literal["spread", "pack"] = "spread"
+    """On a Ray cluster of several nodes: ``"spread"`` keeps the workers of a replica on one node and replicas apart, as
+    far as there is room; ``"pack"`` uses as few nodes as it can."""
     checkpoint_every: IntervalField = Interval(seconds=300.0)
     """Between checkpoints: training steps, ``"200 steps"``, or wall time, ``"5 min"``; ``"inf s"`` writes only the one
     after the last step."""

@@ -9,4 +9,4 @@ from rpucluster.pool.host import Written as Written
 from rpucluster.pool.local import LocalPool as LocalPool
 from rpucluster.pool.local import Pool as Pool
 from rpucluster.pool.ray_pool import RayPool as RayPool
-from rpucluster.pool.ray_pool import ray_session as ray_session
+from rpucluster.pool.ray_session import ray_session as ray_session

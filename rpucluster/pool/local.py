@@ -20,6 +20,9 @@ from rpucluster.program import Program
 class Pool(ABC):
     """The accelerators of a plan, and the programs they know by name."""
 
+    notices: tuple[str, ...] = ()
+    """What is worth telling about where they live, a line each."""
+
     def load(self, name: str, program: Program) -> None:
         """Give a program to every accelerator, once."""
         self._everywhere("load", name, program)

@@ -1,27 +1,28 @@
-"""Accelerators in Ray actors.  The only file that imports Ray."""
+"""Accelerators in Ray actors."""
 
 import os
 import secrets
 import select
 import signal
-import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rpucluster.accelerator import Steps
-from rpucluster.arrays import array_module, gpu_report
+from rpucluster.accelerator import Counters, Steps
 from rpucluster.cluster import Cluster
-from rpucluster.errors import AcceleratorError, AcceleratorLostError, MissingPackageError, RpuclusterError
+from rpucluster.errors import AcceleratorError, AcceleratorLostError, RpuclusterError
 from rpucluster.exchange import Address, PeerLostError
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 from rpucluster.pool.host import Host
 from rpucluster.pool.local import Pool
+from rpucluster.pool.ray_session import import_ray, start_ray
+from rpucluster.pool.rooms import Rooms
 
 STEPS_PER_CALL = 64
 """Steps that an actor performs for one Ray call: it costs a millisecond, and what it returns is noticed only then."""
@@ -36,26 +37,31 @@ _LOOK_EVERY_S = 1.0
 class HostActor(Host):
     """A host that knows where Ray has put it."""
 
-    def place(self) -> tuple[str, int]:
-        """The address of the node, and the process."""
-        return str(_import_ray().util.get_node_ip_address()), os.getpid()
+    def place(self) -> tuple[str, str, int]:
+        """The node, its address, and the process."""
+        ray = import_ray()
+        return str(ray.get_runtime_context().get_node_id()), str(ray.util.get_node_ip_address()), os.getpid()
 
     def listen_on(self, token: bytes, one_node: bool) -> Address:
         """`listen` on loopback where all hosts are on one node."""
-        return self.listen(token, "127.0.0.1" if one_node else self.place()[0])
+        return self.listen(token, "127.0.0.1" if one_node else self.place()[1])
 
 
 class RayPool(Pool):
     """Accelerators in Ray actors, ``[run] accelerators_per_worker`` of them in each.
 
     Ray starts the actors, hands them programs, data and runs of steps, and notices when one dies; what a step
-    moves goes from actor to actor (`rpucluster.exchange`).  Raises `MissingPackageError` where Ray is not installed
-    and `AcceleratorError` where no actor can be started.
+    moves goes from actor to actor (`rpucluster.exchange`).  `folder` is where checkpoints will be written.  Raises
+    `MissingPackageError` where Ray is not installed and `AcceleratorError` where no actor can be started, or nodes of
+    the cluster at `address` have no room or other software.
     """
 
-    def __init__(self, job: Job, cluster: Cluster, plan: Plan, *, address: str | None = None) -> None:
-        self._ray = _import_ray()
-        self._started = _start_ray(self._ray, address)
+    def __init__(
+        self, job: Job, cluster: Cluster, plan: Plan, *, address: str | None = None, folder: Path | None = None
+    ) -> None:
+        self._ray = import_ray(private=address is None)
+        self._started = start_ray(self._ray, address)
+        self._rooms: Rooms | None = None
         self._hosts: list[Any] = []
         self._submitted: list[Any] = []
         self._processes: list[int] = []
@@ -68,14 +74,16 @@ class RayPool(Pool):
             HostActor
         )
         try:
-            shared = [self._ray.put(value) for value in (host_of, job, cluster, plan)]
-            gpus = _gpu_share(job, count)
-            self._hosts = [remote.options(num_gpus=gpus).remote(host, *shared) for host in range(count)]
+            self._rooms = Rooms(self._ray, job, plan, host_of, folder)
+            self.notices = self._rooms.notices
+            shared = [self._ray.put(value) for value in (host_of, self._rooms.job, cluster, plan)]
+            self._hosts = [remote.options(**self._rooms.options(host)).remote(host, *shared) for host in range(count)]
             names = [_accelerators(number for number, its in host_of.items() if its == host) for host in range(count)]
             self._watch.look_at(dict(zip(self._hosts, names, strict=True)))
-            self._open_processes(self._everywhere("place"))  # waits until every array is there
+            places = self._everywhere("place")  # waits until every array is there
+            self._open_processes(places)
             if count > 1:
-                one_node = len(self._ray.nodes()) == 1
+                one_node = len({node for node, _, _ in places}) == 1
                 found = self._everywhere("listen_on", secrets.token_bytes(32), one_node)
                 self._everywhere("connect", dict(enumerate(found)))
         except BaseException:
@@ -91,6 +99,9 @@ class RayPool(Pool):
             part = self._ray.put(steps.part(start, start + STEPS_PER_CALL))
             self._submitted += [host.perform.remote(name, data, part) for host in self._hosts]
 
+    def save(self, folder: Path) -> dict[int, Counters]:
+        return super().save(folder.resolve())  # actors work in folders of their own
+
     def close(self) -> None:
         for host in self._hosts:
             self._ray.kill(host)
@@ -102,16 +113,18 @@ class RayPool(Pool):
                     signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
         self._processes = []
+        if self._rooms is not None:
+            self._rooms.release()
         if self._started:
             self._ray.shutdown()
 
-    def _open_processes(self, places: list[tuple[str, int]]) -> None:
+    def _open_processes(self, places: list[tuple[str, str, int]]) -> None:
         """Keep hold of the actors' processes that are on this machine, by what cannot come to mean another process."""
         here = self._ray.util.get_node_ip_address()
         if hasattr(os, "pidfd_open"):
-            for node, process in places:
+            for _, address, process in places:
                 with suppress(OSError):
-                    if node == here:
+                    if address == here:
                         self._processes.append(os.pidfd_open(process))
 
     def _everywhere(self, method: str, *args: Any) -> list[Any]:
@@ -228,67 +241,3 @@ def _accelerators(numbers: Iterable[int]) -> str:
     """Some accelerators as people say it."""
     shown = [str(number) for number in numbers]
     return f"accelerator{'s' * (len(shown) > 1)} {', '.join(shown[:8])}{', ...' * (len(shown) > 8)}"
-
-
-def _gpu_share(job: Job, hosts: int) -> float:
-    """The part of a GPU that each actor asks Ray for; none where the arrays are NumPy's."""
-    if array_module(job.run.arrays) is np:
-        return 0
-    return min(1.0, len(gpu_report()) / hosts)
-
-
-@contextmanager
-def ray_session(address: str | None) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster at `address` or to one that is started here and stopped again.
-
-    Raises `MissingPackageError` where Ray is not installed and `AcceleratorError` where there is no connection.
-    """
-    ray = _import_ray()
-    started = _start_ray(ray, address)
-    try:
-        yield ray
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _import_ray() -> Any:
-    # read by Ray when it is imported: no usage reports, and no token file in the user's home
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    try:
-        import ray
-    except ImportError:
-        raise MissingPackageError(
-            "Ray is not installed: pip install ray, or run with --executor local, which gives the same results"
-        ) from None
-    return ray
-
-
-def _start_ray(ray: Any, address: str | None) -> bool:
-    """Connect to a Ray cluster or start one on this machine; says whether this process must stop it again."""
-    if ray.is_initialized():
-        return False
-    try:
-        if address is not None:
-            _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        else:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise AcceleratorError(f"could not {where}: {' '.join(str(error).split())}") from None
-    return True
-
-
-def _knock(address: str) -> None:
-    """Raise OSError at once where nothing listens at HOST:PORT; Ray itself would wait for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()

@@ -1,0 +1,134 @@
+"""Which workers share a node: whole replicas where there is room, all wherever they fit, else one clear line."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpucluster.arrays import Gpu
+from rpucluster.errors import AcceleratorError, CapacityError
+from rpucluster.host_memory import check_gpus, worker_bytes
+from rpucluster.partitioner import partition
+from rpucluster.pool.nodes import compare
+from rpucluster.pool.placement import Node, bundles, gpu_share, replicas_of
+from tests.specs import make_cluster, make_job
+
+
+def nodes(*cpus: int) -> list[Node]:
+    return [Node(name=f"n{i}", resources={"CPU": float(count)}) for i, count in enumerate(cpus)]
+
+
+def goes_in(runs: list[tuple[int, ...]], rooms: tuple[int, ...]) -> bool:
+    """Whether some assignment of runs to nodes exists, by trying all."""
+    if not runs:
+        return True
+    rest = runs[1:]
+    size = len(runs[0])
+    return any(
+        goes_in(rest, (*rooms[:i], room - size, *rooms[i + 1 :])) for i, room in enumerate(rooms) if room >= size
+    )
+
+
+@given(
+    replicas=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    rooms=st.lists(st.integers(0, 6), min_size=1, max_size=4),
+)
+def test_workers_get_bundles_exactly_where_they_fit(replicas: list[int], rooms: list[int]) -> None:
+    """Workers are all of one size, so they fit if and only if the nodes' rooms add up; no bundle mixes replicas."""
+    workers = [replica for replica, size in enumerate(replicas) for _ in range(size)]
+    if sum(rooms) < len(workers):
+        with pytest.raises(AcceleratorError, match=rf"has room for {sum(rooms)} \("):
+            bundles(workers, {"CPU": 1.0}, nodes(*rooms))
+        return
+    runs = bundles(workers, {"CPU": 1.0}, nodes(*rooms))
+    assert sorted(worker for run in runs for worker in run) == list(range(len(workers)))
+    assert goes_in(runs, tuple(rooms))
+    assert all(len({workers[worker] for worker in run}) == 1 for run in runs)
+    if min(rooms) >= max(replicas) and len(rooms) >= len(replicas):  # a node for each
+        assert len(runs) == len(replicas)
+
+
+def test_a_replica_larger_than_any_node_is_cut_into_as_few_runs_as_can_be() -> None:
+    """Seven workers where three fit on a node are three runs, of neighbours in the pipeline."""
+    assert bundles([0] * 7, {"CPU": 2.0}, nodes(7, 7, 7)) == [(0, 1), (2, 3), (4, 5, 6)]
+
+
+def test_what_does_not_fit_is_told_with_how_many_would() -> None:
+    each = {"CPU": 2.0, "memory": 2.0**30}
+    some = [
+        Node(name="10.0.0.1 (ab)", resources={"CPU": 8.0, "memory": 3.5 * 2**30}),
+        Node(name="10.0.0.2 (cd)", resources={"CPU": 3.0, "memory": 64.0 * 2**30}),
+    ]
+    with pytest.raises(AcceleratorError) as caught:
+        bundles([0] * 6, each, some)
+    assert str(caught.value) == (
+        "6 workers need 12 CPUs, 6.0 GiB of memory, but the Ray cluster has room for 4 (3 on 10.0.0.1 (ab), 1 "
+        "on 10.0.0.2 (cd)); write [run] accelerators_per_worker at least 2 times as high, lower [run] threads, "
+        "or add nodes"
+    )
+
+
+def test_replicas_of_workers_follow_the_mesh_not_the_numbers() -> None:
+    """With data innermost, neighbouring numbers are different replicas."""
+    job = make_job(parallel={"data": 2, "tensor": 2, "placement": ["data", "tensor", "pipeline"]})
+    plan = partition(job, make_cluster())
+    assert replicas_of(plan, {0: 0, 1: 1, 2: 2, 3: 3}) == (0, 1, 0, 1)
+    assert replicas_of(plan, {0: 0, 1: 0, 2: 1, 3: 1}) == (0, 0)
+
+
+@given(workers=st.integers(1, 64), gpus=st.integers(1, 8))
+def test_shares_of_gpus_leave_no_worker_over(workers: int, gpus: int) -> None:
+    """What Ray counts, ten-thousandths of each single GPU, has a place for each; one worker less a GPU would not do."""
+    share = gpu_share(workers, gpus)
+    on_each = round(10_000 * 1.0) // round(share * 10_000)
+    assert on_each * gpus >= workers
+    assert (on_each - 1) * gpus < workers
+
+
+def test_arrays_that_no_gpu_holds_are_refused_before_they_are_made() -> None:
+    """Three workers on two GPUs: two share one, and the two largest may meet on the smaller."""
+    gpus = [Gpu(index=i, name="small" if i else "large", memory_bytes=(4 - i) << 30, free_bytes=0) for i in range(2)]
+    check_gpus(gpus, [2 << 30, 1 << 30, 1 << 30])
+    with pytest.raises(CapacityError, match=r"2 workers that share a GPU need 3\.5 GiB but small has 3\.0 GiB"):
+        check_gpus(gpus, [2 << 30, 3 << 29, 1 << 30])
+
+
+def test_bytes_of_workers_add_up_to_those_of_all_weights() -> None:
+    job = make_job(parallel={"tensor": 2, "pipeline": 2})
+    plan = partition(job, make_cluster())
+    found = worker_bytes(job, plan, {number: number // 2 for number in plan.accelerators})
+    rows = [(24, 65), (20, 25), (10, 21)]
+    assert sum(found) == sum(r * c * job.bytes_per_weight(layer) for layer, (r, c) in enumerate(rows))
+    assert len(found) == 2
+    assert np.all(np.array(found) > 0)
+
+
+# --- what nodes have ---
+
+HERE = {"Python": "3.11.7", "rpucluster": "0.1.0", "numpy": "2.4.6", "ray": "2.60.0", "source files": "ab12"}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"numpy": "2.3.1"}, "node n has numpy 2.3.1 (here 2.4.6); install the same"),
+        ({"rpucluster": "0.2.0", "source files": "cd34"}, "node n has rpucluster 0.2.0 (here 0.1.0); install"),
+        ({"source files": "cd34"}, "node n has source files cd34 (here ab12); install"),
+        ({"Python": "3.12.1", "ray": ""}, "node n has ray not installed (here 2.60.0), Python 3.12.1 (here 3.11.7); "),
+    ],
+)
+def test_other_software_on_a_node_is_refused_with_both_versions(other: dict[str, str], told: str) -> None:
+    with pytest.raises(AcceleratorError) as caught:
+        compare(HERE, {"same": HERE, "n": HERE | other})
+    assert str(caught.value).startswith(told)
+
+
+def test_a_node_that_does_not_see_the_run_directory_is_refused() -> None:
+    with pytest.raises(AcceleratorError, match=r"node n does not see /data/runs/a-1, where its accelerators write"):
+        compare(HERE | {"folder": "/data/runs/a-1"}, {"n": HERE})
+
+
+def test_a_kernel_cache_that_cannot_be_written_is_only_told() -> None:
+    assert compare(HERE, {"n": HERE, "m": HERE | {"kernel cache": "/opt/x cannot be written"}}) == [
+        "node m: /opt/x cannot be written, so each of its processes compiles kernels anew"
+    ]
