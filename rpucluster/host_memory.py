@@ -7,6 +7,7 @@ import numpy as np
 
 from rpucluster.arrays import array_module
 from rpucluster.errors import CapacityError
+from rpucluster.hosting import hosts
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 
@@ -19,7 +20,7 @@ def check_memory(job: Job, plan: Plan, executor: str) -> None:
     if sys.platform != "linux" or array_module(job.run.arrays) is not np:
         return
     cells = sum(shard.block.cells for shard in plan.shards())
-    workers = -(-len(plan.accelerators) // job.run.accelerators_per_worker) if executor == "ray" else 0
+    workers = len(set(hosts(job, plan, os.cpu_count() or 1).values())) if executor == "ray" else 0
     arrays = sum(shard.block.cells * job.bytes_per_weight(shard.layer) for shard in plan.shards())
     needed = arrays + workers * BYTES_PER_WORKER
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
