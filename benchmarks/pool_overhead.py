@@ -1,11 +1,12 @@
 """Training on Ray beside training in this process: wall time, and where workers spend it.
 
-    python benchmarks/pool_overhead.py [--mnist DIRECTORY] [--seconds 4] [--jobs digits,mnist] [--label now]
+    python benchmarks/pool_overhead.py [--mnist DIRECTORY] [--seconds 4] [--label now]
+        [--jobs digits,mnist] [--minibatches 1,32] [--accelerators 1,2,4,8,16]
 
 One row for each job, minibatch and number of accelerators, one accelerator in each Ray actor and as many of them as the
 machine has cores ("auto").  Steps are submitted and scores taken as a run does it.  Start-up is until the accelerators
-stand ready, Ray included.  Rows go under the label into pool_overhead.json beside this file, so that labels can be
-compared; pool_overhead.md shows the last one.
+stand ready, Ray included.  Rows go under the label into pool_overhead.json and .md beside this file, in the place of
+those of the same case: "before" is what was measured of the version c8974f3, "now" of this one.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from rpucluster.pool import LocalPool, RayPool
 
 PLANS = {1: (1, 1, 1), 2: (2, 1, 1), 4: (2, 2, 1), 8: (4, 2, 1), 16: (4, 2, 2)}
 """Tensor, pipeline and data, by accelerators."""
+OPTIONS = {"job": "jobs", "minibatch": "minibatches", "accelerators": "accelerators"}
+KEYS = ("minibatch", "accelerators", "where")
 TOGETHER = 4096
 """Samples between scores, as the training loop takes them, of small minibatches at most 256 steps."""
 
@@ -129,7 +132,7 @@ def main() -> None:
     asked = options.parse_args()
     path = Path(__file__).with_suffix(".json")
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    rows: list[dict[str, Any]] = []
+    rows = [row for row in results.get(asked.label, []) if not asks_for(asked, row)]
     for name in asked.jobs.split(","):
         for minibatch in map(int, asked.minibatches.split(",")):
             for accelerators in map(int, asked.accelerators.split(",")):
@@ -148,9 +151,15 @@ def main() -> None:
                         | row
                     )
                     print(json.dumps(rows[-1]), flush=True)
-                    results[asked.label] = rows
+                    results[asked.label] = sorted(rows, key=lambda row: (row["job"], *map(row.get, KEYS)))
                     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")
+    sections = [f"## {label}\n\n{table(found)}\n" for label, found in results.items()]
+    path.with_suffix(".md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def asks_for(asked: argparse.Namespace, row: dict[str, Any]) -> bool:
+    """Whether a row is to be measured again."""
+    return all(str(row[key]) in getattr(asked, option).split(",") for key, option in OPTIONS.items())
 
 
 if __name__ == "__main__":
