@@ -6,6 +6,7 @@ carries.  The same object runs in this process and inside a Ray actor.  A progra
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from rpucluster.shard_state import restore, shard_pieces, take_weights
 from rpucluster.tallies import Counters as Counters
 from rpucluster.tallies import Counts as Counts
 from rpucluster.tallies import Score as Score
+from rpucluster.tallies import Spent as Spent
 from rpucluster.tallies import Steps as Steps
 from rpucluster.tape import Tape, write
 from rpucluster.tile_counts import PulseCount, ReadCount
@@ -81,6 +83,8 @@ class Accelerator:
         self._programmed_pulses = 0
         self.beats = 0
         """Pieces of work so far: what does not grow for long hangs."""
+        self.carrying_wall_s = 0.0
+        """Time of the host in which payloads were copied out of the accelerator and into it."""
 
     # --- what the pool calls ---
 
@@ -148,7 +152,12 @@ class Accelerator:
             for index in range(first, last):
                 for piece in pieces:
                     piece(feed, index, index + 1, inbox)
-        return tuple(script.payloads.give(op) for op in emits)
+        if not emits:
+            return ()
+        began = time.perf_counter()
+        payloads = tuple(script.payloads.give(op) for op in emits)
+        self.carrying_wall_s += time.perf_counter() - began
+        return payloads
 
     def take_score(self) -> Score:
         """The scores since the last time this was asked; zero on an accelerator that does not report."""
@@ -251,7 +260,7 @@ class Accelerator:
             if isinstance(op, Collective | Send | Rewrite):
                 compile_rows()
                 pieces.append(
-                    self._rewrite_piece(script, op) if isinstance(op, Rewrite) else _absorb_piece(script, op, call)
+                    self._rewrite_piece(script, op) if isinstance(op, Rewrite) else self._absorb_piece(script, op, call)
                 )
             for row in range(*script.tape.of_operation[index]):
                 if self._holdings.compiles(script.tape.rows[row]):
@@ -291,19 +300,20 @@ class Accelerator:
 
         return piece
 
+    def _absorb_piece(self, script: _Script, op: Collective | Send, call: Call) -> Piece:
+        places = [(place, giver) for place, (of, giver) in enumerate(call.inbox) if of == op.id]
+
+        def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
+            began = time.perf_counter()
+            script.payloads.absorb(op.id, [(giver, inbox[place]) for place, giver in places])
+            self.carrying_wall_s += time.perf_counter() - began
+
+        return piece
+
 
 def _row_piece(script: _Script, row: int, op: int) -> Piece:
     def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
         for index in range(first, last):
             script.done[op] += script.interpreter.perform(row, feed, index)
-
-    return piece
-
-
-def _absorb_piece(script: _Script, op: Collective | Send, call: Call) -> Piece:
-    places = [(place, giver) for place, (of, giver) in enumerate(call.inbox) if of == op.id]
-
-    def piece(feed: Feed, first: int, last: int, inbox: Sequence[Any]) -> None:
-        script.payloads.absorb(op.id, [(giver, inbox[place]) for place, giver in places])
 
     return piece

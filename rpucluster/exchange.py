@@ -12,7 +12,7 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,11 @@ class Exchange:
         self._host, self._token = host, token
         self._listener = socket.create_server((interface, 0))
         self.address: Address = self._listener.getsockname()[:2]
+        self.waited_s = 0.0
+        """Time of the host in which it waited for messages."""
+        self.messages = self.message_bytes = 0
+        """Sent so far."""
+        self._buffer = memoryview(bytearray(_CHUNK))
         self._peers: dict[int, _Peer] = {}
         self._inbox: dict[Tag, Any] = {}
         self._selector = selectors.DefaultSelector()
@@ -79,11 +84,16 @@ class Exchange:
         finally:
             self._listener.close()
 
-    def send(self, host: int, tag: Tag, payload: Any) -> None:
-        """Give a payload to another host.  Raises `PeerLostError` where it is gone."""
-        peer = self._peers[host]
+    def send(self, hosts: Iterable[int], tag: Tag, payload: Any) -> None:
+        """Give a payload to other hosts.  Raises `PeerLostError` where one is gone."""
         body = _encode(payload)
-        rest = memoryview(_HEAD.pack(*tag, len(body)) + body)
+        message = _HEAD.pack(*tag, len(body)) + body
+        for host in hosts:
+            self._send(self._peers[host], memoryview(message))
+
+    def _send(self, peer: _Peer, rest: memoryview) -> None:
+        self.messages += 1
+        self.message_bytes += len(rest)
         while rest:
             try:
                 rest = rest[peer.socket.send(rest) :]
@@ -138,7 +148,9 @@ class Exchange:
 
     def _read_ready(self, timeout_s: float | None) -> bool:
         """Take in what has arrived on any connection; waits for the first of it."""
+        began = time.perf_counter()
         ready = self._selector.select(timeout_s)
+        self.waited_s += time.perf_counter() - began
         for key, events in ready:
             if events & selectors.EVENT_READ:
                 self._read(key.data)
@@ -146,25 +158,31 @@ class Exchange:
 
     def _read(self, peer: _Peer) -> None:
         try:
-            piece = peer.socket.recv(_CHUNK)
+            size = peer.socket.recv_into(self._buffer)  # a buffer of its own for each would take longer than reading
         except BlockingIOError:
             return
         except OSError:
-            piece = b""
-        if not piece:
+            size = 0
+        if not size:
             raise _lost(peer)
-        peer.arrived += piece
+        if peer.arrived:
+            peer.arrived += self._buffer[:size]
+            del peer.arrived[: self._take_in(memoryview(peer.arrived))]
+        else:
+            peer.arrived += self._buffer[self._take_in(self._buffer[:size]) : size]
+
+    def _take_in(self, arrived: memoryview) -> int:
+        """Put the whole messages among some bytes into the inbox; returns how many bytes they are."""
         at = 0
-        while len(peer.arrived) - at >= _HEAD.size:
-            *tag, size = _HEAD.unpack_from(peer.arrived, at)
-            end = at + _HEAD.size + size
-            if len(peer.arrived) < end:
-                break
-            body = bytes(memoryview(peer.arrived)[at + _HEAD.size : end])
-            self._inbox[(tag[0], tag[1], tag[2])] = _decode(body)
-            at = end
-        if at:
-            del peer.arrived[:at]
+        with arrived:  # an array of bytes that somebody looks at cannot shrink
+            while len(arrived) - at >= _HEAD.size:
+                *tag, size = _HEAD.unpack_from(arrived, at)
+                end = at + _HEAD.size + size
+                if len(arrived) < end:
+                    break
+                self._inbox[(tag[0], tag[1], tag[2])] = _decode(bytes(arrived[at + _HEAD.size : end]))
+                at = end
+        return at
 
 
 def _lost(peer: _Peer) -> PeerLostError:

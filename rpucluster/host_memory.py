@@ -8,6 +8,7 @@ import numpy as np
 
 from rpucluster.arrays import Gpu, array_module, gpu_report
 from rpucluster.errors import CapacityError
+from rpucluster.hosting import hosts
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 
@@ -17,8 +18,8 @@ BYTES_PER_WORKER = 150 << 20
 
 def check_memory(job: Job, plan: Plan, executor: str) -> None:
     """Refuse a run whose arrays cannot fit this machine's memory, or that of its GPUs.  Raises `CapacityError`."""
-    each = job.run.accelerators_per_worker if executor == "ray" else len(plan.accelerators)
-    host_of = {number: i // each for i, number in enumerate(plan.accelerators)}
+    cores = os.cpu_count() or 1
+    host_of = hosts(job, plan, cores) if executor == "ray" else dict.fromkeys(plan.accelerators, 0)
     if array_module(job.run.arrays) is not np:
         gpus = gpu_report()[: None if executor == "ray" else 1]
         check_gpus(gpus, worker_bytes(job, plan, host_of))

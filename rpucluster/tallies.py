@@ -57,6 +57,22 @@ class Counts:
     """Analog vector passes and update cycles, by (program, operation)."""
 
 
+@dataclass(kw_only=True)
+class Spent:
+    """Where the time of a worker went while it performed steps, in seconds of the host."""
+
+    math_wall_s: float = 0.0
+    """What accelerators computed."""
+    waiting_wall_s: float = 0.0
+    """For messages of other workers."""
+    performing_wall_s: float = 0.0
+    """All of it; what is neither math nor waiting is transport: copying, sending and receiving, and its bookkeeping."""
+    steps: int = 0
+    messages: int = 0
+    """Sent to other workers."""
+    message_bytes: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counters:
     """What an accelerator has counted, as a checkpoint keeps it."""

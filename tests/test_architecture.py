@@ -58,6 +58,7 @@ FLOORS = {
     "trace": 10,
     "shard_state": 10,
     "accelerator": 11,
+    "hosting": 10,
     "plan_report": 11,
     "step_rows": 11,
     "host_memory": 11,

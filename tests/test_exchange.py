@@ -58,8 +58,8 @@ def test_a_payload_survives_the_wire(payload: Any) -> None:
 def test_messages_wait_for_whoever_asks(three: list[Exchange]) -> None:
     """They are taken by tag, whatever the order of arrival and whoever sent them."""
     first, second = np.ones(3, "f4"), np.zeros((2, 2), "i8")
-    three[1].send(0, (1, 7, 1), first)
-    three[2].send(0, (1, 3, 2), second)
+    three[1].send([0], (1, 7, 1), first)
+    three[2].send([0], (1, 3, 2), second)
     np.testing.assert_array_equal(three[0].receive((1, 3, 2), 5.0), second)
     np.testing.assert_array_equal(three[0].receive((1, 7, 1), 5.0), first)
 
@@ -70,7 +70,7 @@ def test_large_messages_in_both_directions_do_not_block(three: list[Exchange]) -
     found: dict[int, Any] = {}
 
     def swap(here: int, there: int) -> None:
-        three[here].send(there, (1, 0, here), payload)
+        three[here].send([there], (1, 0, here), payload)
         found[here] = three[here].receive((1, 0, there), 30.0)
 
     threads = [threading.Thread(target=swap, args=pair) for pair in ((0, 1), (1, 0))]
@@ -103,3 +103,32 @@ def test_a_stranger_is_not_let_in() -> None:
     assert stranger.recv(1) == b""
     stranger.close()
     host.close()
+
+
+def test_messages_in_pieces_and_in_heaps_arrive_whole(three: list[Exchange]) -> None:
+    """Random sizes, of which many share a read and some need several; what was sent is what is counted."""
+    random = np.random.default_rng()
+    payloads = [random.integers(-9, 9, size).astype("i8") for size in random.integers(0, 40_000, 60)]
+
+    found: dict[int, list[Any]] = {}
+
+    def give() -> None:
+        for number, payload in enumerate(payloads):
+            three[1].send([0, 2], (number, 0, 1), payload)
+
+    def take(taker: int) -> None:
+        order = np.random.default_rng(taker).permutation(len(payloads)).tolist()
+        taken = {number: three[taker].receive((number, 0, 1), 30.0) for number in order}
+        found[taker] = [taken[number] for number in range(len(payloads))]
+
+    threads = [threading.Thread(target=give), *(threading.Thread(target=take, args=(taker,)) for taker in (0, 2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for taker in (0, 2):
+        for sent, taken in zip(payloads, found[taker], strict=True):
+            np.testing.assert_array_equal(sent, taken)
+    assert three[1].messages == 2 * len(payloads)
+    assert three[1].message_bytes >= 2 * sum(payload.nbytes for payload in payloads)
+    assert three[0].waited_s > 0 == three[0].messages

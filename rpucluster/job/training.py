@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
 from rpucluster.config import Seconds, Spec
 from rpucluster.job.interval import Interval, IntervalField
@@ -217,6 +217,12 @@ class EvaluateSpec(Spec):
     """Samples that pass together."""
 
 
+def _hosted(value: Any) -> Any:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError(f'{value!r} is no number of accelerators; write 1 or more, or "auto"')
+    return value
+
+
 class RunSpec(Spec):
     """``[run]``: how the host computes; nothing here changes the experiment."""
 
@@ -225,8 +231,8 @@ class RunSpec(Spec):
     tolerances: Tolerances = "auto"
     """Whether the tolerances of cells are ``"stored"``, 8 or more bytes of each, or ``"recomputed"`` from their
     random stream where a pulse falls; ``"auto"`` is what was measured faster."""
-    accelerators_per_worker: Count = 1
-    """Accelerators that one process hosts."""
+    accelerators_per_worker: Annotated[int | Literal["auto"], BeforeValidator(_hosted)] = "auto"
+    """Accelerators that one process hosts; ``"auto"`` makes as many processes as can compute at the same time."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads that share a large update or read of an accelerator on CPUs; results do not depend on them.  Processes
     compute at the same time, so their number times this should not exceed the cores."""

@@ -1,7 +1,9 @@
 """Some accelerators in one process."""
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from rpucluster.accelerator import Accelerator, Counters, Counts, Feed, Score, Steps
+from rpucluster.accelerator import Accelerator, Counters, Counts, Feed, Score, Spent, Steps
 from rpucluster.calls import Call, cut, takers
 from rpucluster.checkpoint import Piece, WrittenFile, write_pieces
 from rpucluster.cluster import Cluster
@@ -21,6 +23,17 @@ from rpucluster.program import Collective, Program, Send
 COPIED_BYTES = 1 << 28
 """States of accelerators of one process that are copied before they are written, so that training goes on meanwhile."""
 Written = list[WrittenFile]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """A call that this host performs, and who reads what it gives."""
+
+    index: int
+    """Among all calls of the program."""
+    call: Call
+    readers: tuple[tuple[int, bool, tuple[int, ...]], ...]
+    """For each that it emits: the operation, whether this host reads it, and which others do."""
 
 
 class Host:
@@ -39,8 +52,9 @@ class Host:
             for number, its_host in self._host_of.items()
             if its_host == host
         }
-        self._calls: dict[str, tuple[Call, ...]] = {}
-        self._readers: dict[str, dict[int, tuple[int, ...]]] = {}
+        self._calls: dict[str, int] = {}
+        self._turns: dict[str, list[_Turn]] = {}
+        self._spent = Spent()
         self._exchange: Exchange | None = None
         self._patience_s = min(job.run.step_deadline, 1e6)  # what a selector can wait
         self._performed = 0
@@ -60,12 +74,21 @@ class Host:
     def load(self, name: str, program: Program) -> None:
         """Take a program, once, before it is performed by its name."""
         calls = cut(program)
-        self._calls[name] = calls
-        self._readers[name] = {
-            op.id: tuple(sorted({self._host_of[taker] for taker in takers(op)}))
-            for op in program
-            if isinstance(op, Collective | Send)
+        self._calls[name] = len(calls)
+        readers = {
+            op.id: {self._host_of[taker] for taker in takers(op)} for op in program if isinstance(op, Collective | Send)
         }
+        self._turns[name] = [
+            _Turn(
+                index=index,
+                call=call,
+                readers=tuple(
+                    (op, self._host in readers[op], tuple(sorted(readers[op] - {self._host}))) for op in call.emits
+                ),
+            )
+            for index, call in enumerate(calls)
+            if call.accelerator in self._accelerators
+        ]
         for accelerator in self._accelerators.values():
             accelerator.load(name, program, calls)
 
@@ -76,45 +99,61 @@ class Host:
 
     def perform(self, name: str, data: str, steps: Steps) -> None:
         """Perform this host's part of a program once for each step, in order."""
+        began = time.perf_counter()
         try:
             feeds = {number: a.feed(data, steps) for number, a in self._accelerators.items()}
-            calls = self._calls[name]
-            if len(calls) == 1:  # one accelerator does everything, so it may do many steps at a time
-                if calls[0].accelerator in feeds:
-                    only = calls[0].accelerator
-                    self._accelerators[only].perform(name, 0, feeds[only], 0, len(steps))
-                return
-            for index in range(len(steps)):
-                self._perform(name, feeds, index)
+            if self._calls[name] == 1:  # one accelerator does everything, so it may do many steps at a time
+                for turn in self._turns[name]:
+                    self._call(name, turn, feeds, 0, len(steps), [])
+            else:
+                for index in range(len(steps)):
+                    self._perform(name, feeds, index)
         except BaseException:
             if self._exchange is not None:
                 self._exchange.close()  # so that the others do not wait for what will not come
             raise
+        self._spent.performing_wall_s += time.perf_counter() - began
+        self._spent.steps += len(steps)
 
     def _perform(self, name: str, feeds: Mapping[int, Feed], step: int) -> None:
         given: dict[tuple[int, int], Any] = {}
-        readers = self._readers[name]
         self._performed += 1
-        for index, call in enumerate(self._calls[name]):
-            accelerator = self._accelerators.get(call.accelerator)
-            if accelerator is None:
-                continue
-            inbox = [self._take(given, op, giver) for op, giver in call.inbox]
-            payloads = accelerator.perform(name, index, feeds[call.accelerator], step, step + 1, inbox)
-            for op, payload in zip(call.emits, payloads, strict=True):
-                for host in readers[op]:
-                    if host == self._host:
-                        given[(op, call.accelerator)] = payload
-                    elif self._exchange is not None:
-                        self._exchange.send(host, (self._performed, op, call.accelerator), payload)
+        for turn in self._turns[name]:
+            inbox = [self._take(given, op, giver) for op, giver in turn.call.inbox]
+            payloads = self._call(name, turn, feeds, step, step + 1, inbox)
+            for (op, here, others), payload in zip(turn.readers, payloads, strict=True):
+                if here:
+                    given[(op, turn.call.accelerator)] = payload
+                if others and self._exchange is not None:
+                    self._exchange.send(others, (self._performed, op, turn.call.accelerator), payload)
+
+    def _call(
+        self, name: str, turn: "_Turn", feeds: Mapping[int, Feed], first: int, last: int, inbox: list[Any]
+    ) -> tuple[Any, ...]:
+        accelerator = self._accelerators[turn.call.accelerator]
+        began = time.perf_counter() - accelerator.carrying_wall_s
+        payloads = accelerator.perform(name, turn.index, feeds[turn.call.accelerator], first, last, inbox)
+        self._spent.math_wall_s += time.perf_counter() - accelerator.carrying_wall_s - began
+        return payloads
 
     def _take(self, given: dict[tuple[int, int], Any], op: int, giver: int) -> Any:
-        if self._exchange is None or self._host_of[giver] == self._host:
-            return given[(op, giver)]
         key = (op, giver)
-        if key not in given:  # two accelerators of this host may take the same message
+        # two accelerators of this host may take the same message
+        if key not in given and self._exchange is not None and self._host_of[giver] != self._host:
             given[key] = self._exchange.receive((self._performed, op, giver), self._patience_s)
         return given[key]
+
+    def spent(self) -> Spent:
+        """Where the time went in which this host performed steps, and what it sent."""
+        if self._exchange is None:
+            return self._spent
+        exchange = self._exchange
+        return replace(
+            self._spent,
+            waiting_wall_s=exchange.waited_s,
+            messages=exchange.messages,
+            message_bytes=exchange.message_bytes,
+        )
 
     def take_score(self) -> dict[int, Score]:
         """The scores since the last time this was asked, by accelerator."""

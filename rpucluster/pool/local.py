@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rpucluster.accelerator import Counters, Counts, Score, Steps
+from rpucluster.accelerator import Counters, Counts, Score, Spent, Steps
 from rpucluster.checkpoint import WrittenFile
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
@@ -51,6 +51,10 @@ class Pool(ABC):
     def counts(self) -> dict[int, Counts]:
         """`Accelerator.counts` by accelerator."""
         return {number: c for part in self._everywhere("counts") for number, c in part.items()}
+
+    def spent(self) -> list[Spent]:
+        """Where the time of each worker went while it performed steps."""
+        return self._everywhere("spent")
 
     def save(self, folder: Path) -> dict[int, Counters]:
         """Have every accelerator write what it keeps into a folder, as far as possible while training goes on.

@@ -17,6 +17,7 @@ from rpucluster.accelerator import Counters, Steps
 from rpucluster.cluster import Cluster
 from rpucluster.errors import AcceleratorError, AcceleratorLostError, RpuclusterError
 from rpucluster.exchange import Address, PeerLostError
+from rpucluster.hosting import hosts
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 from rpucluster.pool.host import Host
@@ -66,8 +67,7 @@ class RayPool(Pool):
         self._submitted: list[Any] = []
         self._processes: list[int] = []
         self._watch = _Watch(self._ray, job.run.step_deadline)
-        each = job.run.accelerators_per_worker
-        host_of = {number: i // each for i, number in enumerate(plan.accelerators)}
+        host_of = hosts(job, plan, int(self._ray.cluster_resources().get("CPU", 1)))
         count = max(host_of.values()) + 1
         # state lives in actors, so a restarted one would be silently empty: never restart
         remote = self._ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0, concurrency_groups={"watch": 1})(

@@ -1,0 +1,30 @@
+"""Which worker process hosts which accelerators; no result depends on it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rpucluster.arrays import array_module
+from rpucluster.job import Job
+from rpucluster.plan import Plan
+
+
+def accelerators_per_worker(job: Job, plan: Plan, cores: int) -> int:
+    """How many accelerators a worker hosts on machines of so many cores together.
+
+    ``"auto"`` makes as many workers as can compute at the same time, ``[run] threads`` each, since more would only take
+    turns, at 100 MB and a second of start-up apiece.  Arrays of a GPU have a worker each, which Ray gives its share.
+    """
+    each = job.run.accelerators_per_worker
+    if each != "auto":
+        return each
+    if array_module(job.run.arrays) is not np:
+        return 1
+    workers = max(1, cores // job.run.threads)
+    return -(-len(plan.accelerators) // workers)
+
+
+def hosts(job: Job, plan: Plan, cores: int) -> Mapping[int, int]:
+    """The worker of each accelerator: neighbours in the plan share one."""
+    each = accelerators_per_worker(job, plan, cores)
+    return {number: place // each for place, number in enumerate(plan.accelerators)}
