@@ -43,7 +43,10 @@ class Steady:
         all_microbatches = self.job.train.minibatch // self.job.train.microbatch
         for folding in foldings_of(self.plan, self.job, cluster, all_microbatches):
             sizes = [folding.size(number) for number in folding.replayed]
-            if folding.replayed[-1] >= folding.last or self.worth * sum(p * m for p, m in sizes) > self.plan.pipeline * all_microbatches:
+            if (
+                folding.replayed[-1] >= folding.last
+                or self.worth * sum(p * m for p, m in sizes) > self.plan.pipeline * all_microbatches
+            ):
                 return None
             cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
             found = extended([self._short(folding, n, cluster, price) for n in folding.replayed], folding)
