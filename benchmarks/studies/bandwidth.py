@@ -2,10 +2,11 @@
 
     python benchmarks/studies/bandwidth.py [--draw]
 
-All links of cluster_configs/rpu_pod_4096.toml get one bandwidth; replicas average every 64 steps, which leaves the links
-to tensor ranks and stages.  `threshold` is the bandwidth from which on an accelerator waits for links in less than a
-tenth of the step, by bisection to a twentieth; None where no bandwidth is enough.  jobs/mlp_1t.toml has 128 microbatches
-of more and more samples; jobs/gpt_1t.toml has 128 sequences a replica instead of 768 so that a point takes seconds.
+All links of cluster_configs/rpu_pod_4096.toml get one bandwidth; replicas average every 64 steps, which leaves the
+links to tensor ranks and stages.  `threshold` is the bandwidth from which on an accelerator waits for links in less
+than a tenth of the step, by bisection to a twentieth; None where no bandwidth is enough.  jobs/mlp_1t.toml has 128
+microbatches of 8 or 512 samples.  Of jobs/gpt_1t.toml there are 16 of its 128 blocks on 16 stages of one replica, and
+64 sequences, so that a point takes seconds: what a stage does is the same, how long it waits for the pipeline is not.
 `--draw` makes the figure from bandwidth.json without projecting anew.
 """
 
@@ -26,7 +27,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "MLP, 512 frames": ("mlp_1t", ("train.minibatch=65536", "train.microbatch=512")),
     "MLP, 8 frames, no delay": ("mlp_1t", ("train.minibatch=1024", "train.microbatch=8", *NO_DELAY)),
     "MLP, 512 frames, no delay": ("mlp_1t", ("train.minibatch=65536", "train.microbatch=512", *NO_DELAY)),
-    "GPT-1T, a sequence": ("gpt_1t", ("train.minibatch=128", "train.microbatch=1")),
+    "GPT-1T, a sequence": (
+        "gpt_1t",
+        ("model.layers=16", "parallel.pipeline=16", "parallel.data=1", "train.minibatch=64", "train.microbatch=1"),
+    ),
 }
 
 

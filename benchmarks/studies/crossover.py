@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common import BLUE, GREEN, ORANGE, keep, kept, style, write
+from common import BLUE, GREEN, GREY, ORANGE, keep, kept, style, write
 from matplotlib.figure import Figure
 
 from rpucluster.projection.rows import Projection, project
@@ -43,7 +43,7 @@ class Setting:
 
         Rings: (r-1) rounds of an all-gather, 2 (r-1) of an all-reduce, each of a latency and its bytes.  Factors: every
         replica fires all updates.  Gradients: two digital operations for each cell and sample, and a cycle for each row
-        of a tile.  Averages: a replica fires its own; every so many steps each row of a tile is read out and programmed.
+        of a tile.  Averages: a replica fires its own; at times each row of a tile is read out and programmed.
         """
         rounds, own, cells = REPLICAS - 1, batch / REPLICAS, self.n**2
         rows = min(self.n, TILE)
@@ -60,8 +60,8 @@ class Setting:
         """Modelled seconds of a step, with the share of averaging that falls on it."""
         sets = [
             f"model.sizes=[{self.n},{self.n}]", "model.bias=none", "parallel.tensor=1", "parallel.pipeline=1",
-            f"parallel.data={REPLICAS}", f"train.minibatch={batch // REPLICAS}", f"train.microbatch={batch // REPLICAS}",
-            f"parallel.data_sync={sync}", f"parallel.average_every={EVERY}",
+            f"parallel.data={REPLICAS}", f"train.minibatch={batch // REPLICAS}",
+            f"train.microbatch={batch // REPLICAS}", f"parallel.data_sync={sync}", f"parallel.average_every={EVERY}",
             f"network.axis.board.bandwidth={self.bandwidth / 1e9} GB/s",
             f"accelerator.digital_rate={self.digital / 1e9} Gop/s",
         ]  # fmt: skip
@@ -136,8 +136,8 @@ def draw(found: dict[str, Any]) -> None:
             axis.plot(each["batch"], line, "-", color=colour, linewidth=1)
             axis.plot(each["batch"], each["replay_s"], "o", color=colour, markersize=4, label=label)
         for axis, title in zip(axes, ("the paper's digital units", "sixteen times as many"), strict=True):
-            axis.axvline(2 * DRAWN * DRAWN * GRADIENT_B / (2 * DRAWN * FACTOR_B), color="#8c8c8c", linestyle=":")
-            axis.text(8192 * 0.9, 0.03, "equal traffic", rotation=90, ha="right", va="bottom", fontsize=8, color="#8c8c8c",
+            axis.axvline(2 * DRAWN * DRAWN * GRADIENT_B / (2 * DRAWN * FACTOR_B), color=GREY, linestyle=":")
+            axis.text(8192 * 0.9, 0.03, "equal traffic", rotation=90, ha="right", va="bottom", fontsize=8, color=GREY,
                       transform=axis.get_xaxis_transform())  # fmt: skip
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")

@@ -3,8 +3,8 @@
     python benchmarks/studies/paper_claims.py [--draw]
 
 Trains on one of the paper's chips, and on the processor and the GPU that it compares with, by `rpucluster project`:
-jobs/mlp_1b.toml, whose billion weights fill 72 of the chip's 100 tiles, and networks that share weights.  `--draw` makes
-the figure from paper_claims.json without projecting anew.
+jobs/mlp_1b.toml, whose billion weights fill 72 of the chip's 100 tiles, and networks that share weights.  `--draw`
+makes the figure from paper_claims.json without projecting anew.
 """
 
 import sys
@@ -21,7 +21,7 @@ CLAIMS = {"over a CPU": 30_000, "GigaOps/s/W": 84_000}
 
 
 def rows() -> list[dict[str, Any]]:
-    """All projections: each network on the chip, on it with streaming layers, and on the CPU; the billion also on a GPU."""
+    """Each network on the chip, on it with streaming layers, and on the CPU; the billion weights also on a GPU."""
     found = []
     batch = f"train.minibatch={BATCH}"
     for machine, cluster, micro, *more in (

@@ -2,10 +2,11 @@
 
     python benchmarks/studies/transformers.py [MEGATRON_CSV] [--draw]
 
-GPT-175B has 192 chips a replica (tensor 4 x pipeline 48), GPT-1T 1,024 (8 x 128), under GPipe; replicas share what they
-learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch; one replica
-alone shares nothing.  All steps are replayed whole, which takes a quarter of an hour.  MEGATRON_CSV has measured runs (columns as in
-benchmarks/against_megatron.py); without it the measured ones of an earlier run are kept.  `--draw` makes the figure from
+GPT-175B has 192 chips a replica (tensor 4 x pipeline 48), GPT-1T 1,024 (8 x 128), under GPipe; replicas share what
+they learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch; one
+replica alone shares nothing.  Steps are replayed whole, but for those of GPT-1T with more than 768 microbatches, which
+are extended from shorter ones and a few percent off.  MEGATRON_CSV has measured runs (columns as in
+benchmarks/against_megatron.py); without it those of an earlier run are kept.  `--draw` makes the figure from
 transformers.json without projecting anew.
 """
 
@@ -20,10 +21,10 @@ from matplotlib.figure import Figure
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 RAILS = 16384 // 8
 NETWORKS: dict[str, dict[str, Any]] = {
-    "gpt_175b": {"tensor": 4, "pipeline": 48, "batch": 1536, "gpu": (8, 12), "params": "174.6"},
-    "gpt_1t": {"tensor": 8, "pipeline": 128, "batch": 3072, "gpu": (8, 64), "params": "1008.0"},
+    "gpt_175b": {"tensor": 4, "pipeline": 48, "batch": 1536, "most": 1536, "gpu": (8, 12), "params": "174.6"},
+    "gpt_1t": {"tensor": 8, "pipeline": 128, "batch": 3072, "most": 768, "gpu": (8, 64), "params": "1008.0"},
 }
-DIGITAL = (1, 4, 16, 64)
+DIGITAL: dict[str, tuple[int, ...]] = {"gpt_175b": (4, 16, 64), "gpt_1t": (16,)}
 """How many times the paper's digital units a chip has, in the study of what holds a step up."""
 
 
@@ -41,7 +42,8 @@ def rpu(job: str, chips: int, sync: str, *more: str, **told: Any) -> dict[str, A
         "parallel.schedule=gpipe", f"parallel.data={data}", f"train.minibatch={net['batch'] // data}",
         f"parallel.data_sync={sync}", *more,
     )  # fmt: skip
-    return row(job, "rpu_pod_4096", *sets, job=job, chips=chips, machine="RPU", data_sync=sync,
+    whole = net["batch"] // data <= net["most"]
+    return row(job, "rpu_pod_4096", *sets, whole=whole, job=job, chips=chips, machine="RPU", data_sync=sync,
                **told)  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def rows(before: list[dict[str, Any]], file: Path | None) -> list[dict[str, Any]
         found += [gpu(job, chips) for chips in SIZES]
         for sync in ("average", "factors"):
             found += [rpu(job, chips, sync) for chips in reversed(SIZES)]
-        for factor in DIGITAL[1:]:
+        for factor in DIGITAL[job]:
             digital = f"accelerator.digital_rate={2560 * factor} Gop/s"
             network = f"accelerator.on_chip_bandwidth={4480 * factor} GB/s"
             found.append(rpu(job, 4096, "average", digital, network, digital=factor))
@@ -112,7 +114,7 @@ def draw(found: list[dict[str, Any]]) -> None:
             left.set_ylabel(f"{name}: step (s)")
             bars = {1: next(each for each in plain if each.get("data_sync") == "average" and each["chips"] == 4096)}
             bars |= {each["digital"]: each for each in mine if "digital" in each}
-            for at, (factor, each) in enumerate(bars.items()):
+            for at, each in enumerate(bars.values()):
                 bottom = 0.0
                 for key, seconds in parts(each).items():
                     label, colour = PARTS[key]

@@ -2,8 +2,8 @@
 
     python benchmarks/studies/trillion.py [--draw]
 
-jobs/mlp_1t.toml, a billion frames in steps of 4,096, on 960 to 15,360 of the paper's chips (tensor 16 x pipeline 60) and
-on 480 to 7,680 A100s (8 x 60), each with the best of three microbatches; jobs/gpt_1t.toml, 450 billion tokens, from
+jobs/mlp_1t.toml, a billion frames in steps of 4,096, on 960 to 15,360 of the paper's chips (tensor 16 x pipeline 60)
+and on 480 to 7,680 A100s (8 x 60), each with the best of three microbatches; jobs/gpt_1t.toml, 450 billion tokens, from
 transformers.json, which transformers.py leaves.  Seconds and joules are those of whole trainings.  `--draw` makes the
 figure from trillion.json without projecting anew.
 """
@@ -39,8 +39,10 @@ def rows() -> list[dict[str, Any]]:
     found = []
     for data in REPLICAS:
         found.append(best("A100", data))
-        for sync in ("factors", "average"):
-            found.append(best(f"RPU, {sync}", data, "parallel.schedule=gpipe", f"parallel.data_sync={sync}"))
+        found += [
+            best(f"RPU, {sync}", data, "parallel.schedule=gpipe", f"parallel.data_sync={sync}")
+            for sync in ("factors", "average")
+        ]
     return found
 
 
