@@ -4,7 +4,7 @@
 
 GPT-175B has 192 chips a replica (tensor 4 x pipeline 48), GPT-1T 1,024 (8 x 128), under GPipe; replicas share what
 they learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch; one
-replica alone shares nothing.  Steps are replayed whole, but for those of GPT-1T with more than 768 microbatches, which
+replica alone shares nothing.  Steps are replayed whole, but for those of GPT-1T with more than 384 microbatches, which
 are extended from shorter ones and a few percent off.  MEGATRON_CSV has measured runs (columns as in
 benchmarks/against_megatron.py); without it those of an earlier run are kept.  `--draw` makes the figure from
 transformers.json without projecting anew.
@@ -22,7 +22,7 @@ SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 RAILS = 16384 // 8
 NETWORKS: dict[str, dict[str, Any]] = {
     "gpt_175b": {"tensor": 4, "pipeline": 48, "batch": 1536, "most": 1536, "gpu": (8, 12), "params": "174.6"},
-    "gpt_1t": {"tensor": 8, "pipeline": 128, "batch": 3072, "most": 768, "gpu": (8, 64), "params": "1008.0"},
+    "gpt_1t": {"tensor": 8, "pipeline": 128, "batch": 3072, "most": 384, "gpu": (8, 64), "params": "1008.0"},
 }
 DIGITAL: dict[str, tuple[int, ...]] = {"gpt_175b": (4, 16, 64), "gpt_1t": (16,)}
 """How many times the paper's digital units a chip has, in the study of what holds a step up."""
