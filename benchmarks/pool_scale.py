@@ -4,7 +4,7 @@
 
 `recomputed`, `stored`: a layer of 4096 x 4096 cells in tiles of 2048 on one accelerator and on two, each a worker with
 one thread; seconds per step in turns, so that a busy machine hits both alike.  Recomputed tolerances make it a matter
-of computing, stored ones of moving 12 bytes per weight, where two independent processes together are 1.5 times one here.
+of computing, stored ones of moving 12 bytes per weight, where two independent processes together are 1.5 times one.
 `many`: the digits job, 4 x 2 x 8 = 64 accelerators; from the start of the process to the end of the first step, and the
 memory of all its processes (PSS: shared pages counted once).  Adds what it finds to pool_scale.json beside this file.
 """

@@ -16,6 +16,7 @@ def make_job(*sets: str, **tables: dict[str, Any]) -> Job:
         "forward": {"noise_management": "abs_max", "bound_management": "iterative"},
         "backward": {"noise_management": "abs_max"},
         "evaluate": {"batch": 20},
+        "run": {"accelerators_per_worker": 1},
     }
     merged = {name: job.get(name, {}) | tables.get(name, {}) for name in job | tables}
     return Job.model_validate({"name": "small", **merged})

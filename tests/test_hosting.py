@@ -17,7 +17,8 @@ from tests.specs import make_cluster, make_job
 @pytest.mark.parametrize("threads", [1, 2])
 def test_auto_makes_no_more_workers_than_can_compute_at_a_time(cores: int, threads: int) -> None:
     """Every accelerator has one, none is empty, and their sizes differ by less than the size of one."""
-    job = make_job(parallel={"tensor": 2, "pipeline": 2}, run={"threads": threads, "arrays": "numpy"})
+    own = {"threads": threads, "arrays": "numpy", "accelerators_per_worker": "auto"}
+    job = make_job(parallel={"tensor": 2, "pipeline": 2}, run=own)
     found = hosts(job, partition(job, make_cluster()), cores)
     workers = sorted(set(found.values()))
     assert sorted(found) == [0, 1, 2, 3]

@@ -1,5 +1,7 @@
 """Which workers share a node: whole replicas where there is room, all wherever they fit, else one clear line."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from rpucluster.host_memory import check_gpus, worker_bytes
 from rpucluster.partitioner import partition
 from rpucluster.pool.nodes import compare
 from rpucluster.pool.placement import Node, bundles, gpu_share, replicas_of
+from rpucluster.pool.ray_session import start_ray
 from tests.specs import make_cluster, make_job
 
 
@@ -132,3 +135,13 @@ def test_a_kernel_cache_that_cannot_be_written_is_only_told() -> None:
     assert compare(HERE, {"n": HERE, "m": HERE | {"kernel cache": "/opt/x cannot be written"}}) == [
         "node m: /opt/x cannot be written, so each of its processes compiles kernels anew"
     ]
+
+
+def test_a_process_that_is_connected_does_not_run_on_another_cluster_unasked() -> None:
+    context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
+    assert not start_ray(ray, "10.0.0.1:6379")
+    assert not start_ray(ray, "auto")
+    assert not start_ray(ray, None)
+    with pytest.raises(AcceleratorError, match=r"connected to the Ray cluster at 10\.0\.0\.1:6379 already"):
+        start_ray(ray, "10.0.0.2:6379")

@@ -57,6 +57,12 @@ def start_ray(ray: Any, address: str | None) -> bool:
     Raises `AcceleratorError` where it cannot.
     """
     if ray.is_initialized():
+        there = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", there):
+            raise AcceleratorError(
+                f"this process is connected to the Ray cluster at {there} already; call ray.shutdown() before it runs "
+                f"on the one at {address}"
+            )
         return False
     try:
         if address is not None:

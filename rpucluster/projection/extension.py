@@ -25,6 +25,13 @@ class Extended:
     """How far the longest of the replayed steps is from what the others foresee, as a share of it."""
     of_parts: float
     """The same for what it consists of."""
+    bent: float
+    """By what share the step would be another if it went on along the parabola through the replayed ones."""
+
+    @property
+    def doubt(self) -> float:
+        """The largest of the three, the last of which small errors of short steps enter as far as they matter."""
+        return max(self.agreement, self.of_parts, self.bent / 10)
 
 
 def extended(steps: Sequence[Sums], folding: Folding) -> Extended:
@@ -34,6 +41,7 @@ def extended(steps: Sequence[Sums], folding: Folding) -> Extended:
     columns = np.array([_numbers(step) for step in steps])
     there, far = np.arange(len(steps), dtype=np.float64), folding.times
     modelled_s = float(np.polyval(np.polyfit(there, columns[:, 0], 1), far))
+    parabola_s = float(np.polyval(np.polyfit(there, columns[:, 0], 2), far))
     accelerators, *seconds = (np.polyfit(there, columns[:, 1:], 2).T @ [far * far, far, 1.0]).tolist()
     first, second, third, last = columns
     step = (last[0] - first[0] - 1.5 * (third[0] - first[0])) / last[0]
@@ -43,6 +51,7 @@ def extended(steps: Sequence[Sums], folding: Folding) -> Extended:
         step=_sum(modelled_s, accelerators, seconds, steps[0]),
         agreement=float(max(abs(step), abs(bend))),
         of_parts=float(np.abs(parts).max()),
+        bent=abs(parabola_s / modelled_s - 1),
     )
 
 

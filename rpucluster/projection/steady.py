@@ -31,6 +31,8 @@ class Steady:
     symmetry: Symmetry
     worth: float = 2.0
     """How many times as long as the short steps together a step must be."""
+    must: bool = False
+    """Whether the short steps that agree best have to do, since the whole step is too long to be replayed."""
     steps: dict[tuple[int, ...], Unrolled] = field(default_factory=dict)
     """By the cut, and the stages and microbatches that are there."""
 
@@ -41,24 +43,27 @@ class Steady:
         """
         price = prices_on(cluster)
         all_microbatches = self.job.train.minibatch // self.job.train.microbatch
+        best: tuple[float, Sums, str] | None = None
         for folding in foldings_of(self.plan, self.job, cluster, all_microbatches):
             sizes = [folding.size(number) for number in folding.replayed]
-            if (
-                folding.replayed[-1] >= folding.last
-                or self.worth * sum(p * m for p, m in sizes) > self.plan.pipeline * all_microbatches
-            ):
-                return None
-            cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
+            short = sum(stages * microbatches for stages, microbatches in sizes)
+            if folding.replayed[-1] >= folding.last or self.worth * short > self.plan.pipeline * all_microbatches:
+                break
             found = extended([self._short(folding, n, cluster, price) for n in folding.replayed], folding)
-            if max(found.agreement, found.of_parts) <= AGREE:
+            if best is None or found.doubt < best[0]:
+                cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
                 step = replace(
                     found.step,
                     energy_J=dict(cost.energy_J) | {"idle": found.step.energy_J["idle"]},
                     link_bytes=cost.link_bytes,
                     operations=cost.operations,
                 )
-                return step, self._told(found, sizes, all_microbatches)
-        return None
+                best = found.doubt, step, self._told(found, sizes, all_microbatches)
+            if best[0] <= AGREE:
+                break
+        if best is None or (best[0] > AGREE and not self.must):
+            return None
+        return best[1:]
 
     def _short(self, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price]) -> Sums:
         stages, microbatches = folding.size(number)
@@ -71,10 +76,11 @@ class Steady:
 
     def _told(self, found: Extended, sizes: list[tuple[int, int]], microbatches: int) -> str:
         (p, m), (longest_p, longest_m) = sizes[0], sizes[-1]
-        step, parts = (f"{max(share, 1e-12):.0e}" for share in (found.agreement, found.of_parts))
+        step, parts, bent = (f"{max(share, 1e-12):.0e}" for share in (found.agreement, found.of_parts, found.bent))
         return (
             f"{microbatches} microbatches over {self.plan.pipeline} stages follow from replays of {m} over {p} to "
-            f"{longest_m} over {longest_p}, which agree to {step} (what they consist of to {parts})"
+            f"{longest_m} over {longest_p}, which agree to {step} (what they consist of to {parts}); along a parabola the "
+            f"step would differ by {bent}"
         )
 
 

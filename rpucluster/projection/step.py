@@ -20,6 +20,9 @@ FULL_OPERATIONS = 200_000
 SHORT_OPERATIONS = 300_000
 """Steps of representatives with about no more operations are replayed as they are, which is fast enough."""
 
+WHOLE_OPERATIONS = 5_000_000
+"""Longer steps of representatives are replayed whole only when that is asked for: 500 bytes and 1 to 5 us for each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -99,8 +102,13 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
         check_buffers(buffer_uses(lower(plan, job, written=written), plan, job), cluster)
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
     average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
-    short = written is None or _about(plan, job, written) <= SHORT_OPERATIONS
-    steady = None if whole or short or symmetry is None else Steady(plan=plan, job=job, symmetry=symmetry)
+    about = 0 if written is None else _about(plan, job, written)
+    short = symmetry is None or about <= SHORT_OPERATIONS
+    steady = (
+        None
+        if whole or short or symmetry is None
+        else Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
+    )
     return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={})
 
 
