@@ -3,11 +3,11 @@
     python benchmarks/studies/transformers.py [MEGATRON_CSV] [--draw]
 
 GPT-175B has 192 chips a replica (tensor 4 x pipeline 48), GPT-1T 1,024 (8 x 128), under GPipe; replicas share what
-they learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch; one
-replica alone shares nothing.  Steps are replayed whole, but for those of GPT-1T with more than 384 microbatches, which
-are extended from shorter ones and a few percent off.  MEGATRON_CSV has measured runs (columns as in
-benchmarks/against_megatron.py); without it those of an earlier run are kept.  `--draw` makes the figure from
-transformers.json without projecting anew.
+they learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch.
+Steps are replayed whole, but for those of GPT-1T with more than 384 microbatches, which are extended from shorter ones
+where these agree, and may be a few percent off; one replica of it, 3,072 microbatches, is left out.  MEGATRON_CSV has
+measured runs (columns as in benchmarks/against_megatron.py); without it those of an earlier run are kept.  `--draw`
+makes the figure from transformers.json without projecting anew.
 """
 
 import csv
@@ -17,12 +17,29 @@ from typing import Any
 
 from common import BLUE, GREY, ORANGE, PARTS, RED, arrays, keep, kept, parts, row, style, write
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 RAILS = 16384 // 8
 NETWORKS: dict[str, dict[str, Any]] = {
-    "gpt_175b": {"tensor": 4, "pipeline": 48, "batch": 1536, "most": 1536, "gpu": (8, 12), "params": "174.6"},
-    "gpt_1t": {"tensor": 8, "pipeline": 128, "batch": 3072, "most": 384, "gpu": (8, 64), "params": "1008.0"},
+    "gpt_175b": {
+        "tensor": 4,
+        "pipeline": 48,
+        "batch": 1536,
+        "most": 1536,
+        "fewest": 256,
+        "gpu": (8, 12),
+        "params": "174.6",
+    },
+    "gpt_1t": {
+        "tensor": 8,
+        "pipeline": 128,
+        "batch": 3072,
+        "most": 384,
+        "fewest": 2048,
+        "gpu": (8, 64),
+        "params": "1008.0",
+    },
 }
 DIGITAL: dict[str, tuple[int, ...]] = {"gpt_175b": (4, 16, 64), "gpt_1t": (16,)}
 """How many times the paper's digital units a chip has, in the study of what holds a step up."""
@@ -81,7 +98,7 @@ def rows(before: list[dict[str, Any]], file: Path | None) -> list[dict[str, Any]
     for job in NETWORKS:
         found += [gpu(job, chips) for chips in SIZES]
         for sync in ("average", "factors"):
-            found += [rpu(job, chips, sync) for chips in reversed(SIZES)]
+            found += [rpu(job, chips, sync) for chips in reversed(SIZES) if chips >= NETWORKS[job]["fewest"]]
         for factor in DIGITAL[job]:
             digital = f"accelerator.digital_rate={2560 * factor} Gop/s"
             network = f"accelerator.on_chip_bandwidth={4480 * factor} GB/s"
@@ -106,11 +123,18 @@ def draw(found: list[dict[str, Any]]) -> None:
                 those = [each for each in plain if each["machine"] == machine and each.get("data_sync") == sync]
                 here = {each.get("accelerators", each["chips"]): each.get("modelled_step_s") or each["measured_s"]
                         for each in those}  # fmt: skip
-                left.plot(list(here), list(here.values()), look, color=colour, label=label, markersize=5)
+                left.plot(
+                    sorted(here), [here[chips] for chips in sorted(here)], look, color=colour, label=label, markersize=5
+                )
             left.set_xscale("log", base=2)
             left.set_yscale("log")
             left.set_xticks([256, 1024, 4096, 16384], ["256", "1,024", "4,096", "16,384"])
             left.set_xlim(120, 20000)
+            left.set_yticks(
+                [5, 10, 20, 50, 100, 200, 400], minor=False, labels=["5", "10", "20", "50", "100", "200", "400"]
+            )
+            left.yaxis.set_minor_formatter(NullFormatter())
+            left.set_ylim(3, 500)
             left.set_ylabel(f"{name}: step (s)")
             bars = {1: next(each for each in plain if each.get("data_sync") == "average" and each["chips"] == 4096)}
             bars |= {each["digital"]: each for each in mine if "digital" in each}

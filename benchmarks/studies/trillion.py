@@ -14,6 +14,7 @@ from typing import Any
 
 from common import BLUE, GREEN, ORANGE, PARTS, keep, kept, parts, row, style, write
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 BATCH, FRAMES, REPLICAS = 4096, 10**9, (1, 2, 4, 8, 16)
 MICROBATCHES = (8, 32, 128)
@@ -70,7 +71,8 @@ def draw(mlp: list[dict[str, Any]], gpt: list[dict[str, Any]]) -> None:
                 axis.plot(days, energy, look, color=colour, label=label, markersize=5)
                 for place in (0, -1):
                     axis.annotate(f"{line[place]['accelerators']:,}", (days[place], energy[place]), fontsize=7,
-                                  xytext=(0, 5), textcoords="offset points", ha="center", color=colour)  # fmt: skip
+                                  xytext=(0, -11 if machine == "RPU, average" else 5), textcoords="offset points",
+                                  ha="center", color=colour)  # fmt: skip
             for each in those:
                 if each.get("digital") == 16:
                     point = each["modelled_train_s"] / DAY_S, each["modelled_train_J"] / MWH_J
@@ -80,10 +82,17 @@ def draw(mlp: list[dict[str, Any]], gpt: list[dict[str, Any]]) -> None:
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.margins(0.12)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("training (days)")
         left.set_ylabel("training (MWh)")
-        middle.legend(loc="best")
+        left.set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
+        left.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+        middle.set_xticks([20, 50, 100, 300], ["20", "50", "100", "300"])
+        middle.set_yticks([300, 500, 1000, 2000], ["300", "500", "1,000", "2,000"])
+        middle.set_ylim(300, 2400)
+        middle.legend(loc="center left", bbox_to_anchor=(0.35, 0.62))
         steps = {
             "MLP, factors": _of(mlp, "RPU, factors"),
             "MLP, averages": _of(mlp, "RPU, average"),
@@ -101,7 +110,7 @@ def draw(mlp: list[dict[str, Any]], gpt: list[dict[str, Any]]) -> None:
         right.invert_yaxis()
         right.set_xlabel("of a step on about 4,000 RPUs (%)")
         right.grid(axis="y", visible=False)
-        right.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, fontsize=7)
+        right.legend(loc="lower center", bbox_to_anchor=(0.3, 1.0), ncols=2, fontsize=7)
         write(figure, "trillion")
 
 
