@@ -12,11 +12,14 @@ from rpucluster.job import Job
 from rpucluster.projection.figures import figures
 from rpucluster.projection.step import Estimate, estimate
 from rpucluster.search.bounds import Bounds
+from rpucluster.search.ranking import Bounded, bounded
 from rpucluster.search.space import Candidate, Kept, batches
 
 Objective = Literal["time", "energy", "pareto"]
 MOST_REPLAYS = 200
 """Plans that are replayed at most, unless asked otherwise."""
+BUDGET_S = 10.0
+"""Host seconds after which no more replays begin, unless asked otherwise; one is made in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,8 @@ class Search:
     """Of these, those whose tiles may fit."""
     bounded: int
     """Of these, those that a bound ruled out without a replay."""
+    alike: int
+    """Of the fitting ones, those whose accelerators are another one's with other numbers, and which are thus told."""
     replayed: int
     refused: int
     """Of those that were to be replayed, those that the partitioner refused."""
@@ -87,6 +92,7 @@ def search(
     by: Objective = "time",
     keep: Collection[Kept] = (),
     replays: int = MOST_REPLAYS,
+    budget_s: float = BUDGET_S,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Search:
     """Look for the plan whose step is quickest, or takes the least energy, or for the front of both with accelerators.
@@ -97,29 +103,29 @@ def search(
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
     legal = list(batches(job, cluster, keep))
-    fitting = [plan for batch in legal if bounds.fits(batch.degrees) for plan in batch]
-    if not fitting:
+    plans = list(bounded(legal, bounds, cluster))
+    if not plans:
         raise _nothing_fits(job, cluster)
-    bound = bounds.energy_J if by == "energy" else bounds.modelled_s
-    groups: Iterable[Sequence[tuple[float, Candidate]]]
-    ranked = sorted(((bound(plan), plan) for plan in fitting), key=lambda pair: pair[0])
+    groups: Iterable[Sequence[Bounded]]
+    ranked = sorted(plans, key=lambda each: each.joules if by == "energy" else each.seconds)
     if by == "pareto":  # the quickest of each number of accelerators
-        ranked.sort(key=lambda pair: pair[1].accelerators)
-        groups = [list(group) for _, group in groupby(ranked, key=lambda pair: pair[1].accelerators)]
+        ranked.sort(key=lambda each: each.plan.accelerators)
+        groups = [list(group) for _, group in groupby(ranked, key=lambda each: each.plan.accelerators)]
         share = max(1, replays // len(list(groups)))
     else:
         groups, share = [ranked], replays
-    tally = _Tally(job, cluster, bounds, progress, replays)
+    tally = _Tally(job, cluster, progress, replays, began + budget_s)
     for group in groups:
-        tally.take(group, share, (lambda found: found.energy_J) if by == "energy" else (lambda found: found.modelled_s))
+        tally.take(group, share, by == "energy")
     if not tally.found:
         raise tally.last_refusal or _nothing_fits(job, cluster)
     found = sorted(tally.found, key=lambda each: each.energy_J if by == "energy" else each.modelled_s)
     return Search(
         found=tuple(_front(found) if by == "pareto" else found),
         plans=sum(batch.plans for batch in legal),
-        fitting=len(fitting),
-        bounded=len(fitting) - len(tally.found) - tally.refused - tally.left,
+        fitting=sum(each.alike for each in plans),
+        bounded=sum(each.alike for each in plans) - tally.settled - tally.left,
+        alike=sum(each.alike - 1 for each in plans),
         replayed=len(tally.found),
         refused=tally.refused,
         unsettled_s=tally.unsettled,
@@ -131,33 +137,31 @@ class _Tally:
     """What was replayed so far."""
 
     def __init__(
-        self, job: Job, cluster: Cluster, bounds: Bounds, progress: Callable[[int, int], None], most: int
+        self, job: Job, cluster: Cluster, progress: Callable[[int, int], None], most: int, deadline: float
     ) -> None:
-        self._job, self._cluster, self._bounds = job, cluster, bounds
-        self._progress, self._most = progress, most
+        self._job, self._cluster, self._progress = job, cluster, progress
+        self._most, self._deadline = most, deadline
         self.found: list[Found] = []
-        self.refused, self.left = 0, 0
+        self.refused, self.left, self.settled = 0, 0, 0
         self.unsettled: float | None = None
         self.last_refusal: PlanError | None = None
 
-    def take(self, ranked: Sequence[tuple[float, Candidate]], replays: int, worth: Callable[[Found], float]) -> None:
+    def take(self, ranked: Sequence[Bounded], replays: int, by_energy: bool) -> None:
         """Replay plans in the order of their bounds, until these leave no chance to the rest or replays run out."""
         best, done = float("inf"), 0
-        for i, (bound, plan) in enumerate(ranked):
+        for i, each in enumerate(ranked):
+            bound = each.joules if by_energy else each.seconds
             if bound >= best:
                 return
-            if done == replays:
-                rest = [b for b, _ in ranked[i:] if b < best]
-                self.left += len(rest)
+            if done == replays or (done and time.perf_counter() > self._deadline):
+                self.left += sum(e.alike for e in ranked[i:] if (e.joules if by_energy else e.seconds) < best)
                 self.unsettled = bound if self.unsettled is None else min(self.unsettled, bound)
                 return
-            job = with_plan(self._job, plan)
+            job = with_plan(self._job, each.plan)
+            self.settled += each.alike
             try:
                 found = Found(
-                    candidate=plan,
-                    job=job,
-                    estimate=estimate(job, self._cluster),
-                    bound_s=self._bounds.modelled_s(plan),
+                    candidate=each.plan, job=job, estimate=estimate(job, self._cluster), bound_s=each.seconds
                 )
             except PlanError as error:
                 self.refused += 1
@@ -166,7 +170,7 @@ class _Tally:
             done += 1
             self.found.append(found)
             self._progress(len(self.found), self._most)
-            best = min(best, worth(found))
+            best = min(best, found.energy_J if by_energy else found.modelled_s)
 
 
 def with_plan(job: Job, plan: Candidate) -> Job:
