@@ -31,12 +31,7 @@ def print_search(found: Search, top: int, console: Console) -> None:
         console.print(Text("no legal plan is better than the first"))
     else:
         least = format_quantity(found.unsettled_s, "time")
-        console.print(
-            Text(
-                f"replays ran out: no plan takes less than {least}; raise "
-                f"--budget-s or --replays for more"
-            )
-        )
+        console.print(Text(f"replays ran out: no plan takes less than {least}; raise --budget-s or --replays for more"))
     for why in dict.fromkeys(each.estimate.why_not_exact for each in found.found[:top]):
         if why is not None:
             console.print(Text(f"~ not known to be exact: {why}"))

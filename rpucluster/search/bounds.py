@@ -4,8 +4,8 @@ Each bound is the time of something that has to happen one after the other, so n
 plan whose bound is above a replayed one need not be replayed.  docs/search.md says what these are.
 """
 
-from collections.abc import Sequence
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -75,8 +75,8 @@ class _Travel(NamedTuple):
     behind_first: Floats
     """What `tail` has behind the last read back of all, by size."""
     load: Floats
-    """For how long the own links of an accelerator are kept by what tensor ranks and stages send: (sizes, stages, ranks,
-    axes)."""
+    """For how long an accelerator's own links are kept by what tensor ranks and stages send: by size, stage, rank and
+    axis of the network."""
     joules: Floats
     """Of the transfers of a replica, by size."""
 
@@ -119,19 +119,19 @@ class Bounds:
             total += count * arrays * min(rows // min(rows, ranks) * cols, cols // min(cols, ranks) * rows)
         return total
 
-    def least(self, plan: Candidate, mesh: Mesh, sizes: tuple[int, ...]) -> Least:
-        """Bounds of a plan with microbatches of each of some sizes."""
+    def least(self, plan: Candidate, mesh: Mesh | None, sizes: tuple[int, ...]) -> Least:
+        """Bounds of a plan with microbatches of each of some sizes; without a mesh those of its passes alone, without
+        transfers and updates, which are lower and known at once."""
         tensor, stages, data, minibatch = plan.tensor, plan.pipeline, plan.data, plan.minibatch
         schedule, chunks, sync = plan.schedule, plan.virtual_stages, plan.data_sync
         layout = self.layout(tensor, stages, chunks)
         count = minibatch // np.array(sizes)
         # groups must lie alike wherever they begin, or nothing is known of their transfers
-        whole = self._routes.whole([s for s in sorted((*mesh, 1)) if s])
-        travel = self._travel(layout, mesh.tensor if whole else 0, mesh.pipeline if whole else 0, sizes)
+        at = mesh if mesh is not None and self._routes.whole(sorted(mesh)) else Mesh(0, 0, 0)
+        travel = self._travel(layout, at.tensor, at.pipeline, sizes)
         loads = layout.loads(sizes)
         each = sizes if schedule == "async" else (minibatch,)
-        flush = self._flush(tensor, sync, data, mesh.data if whole else 0, each)
-        # behind the last layer's reads forward come those back, unless it has none
+        flush = self._flush(tensor, sync, data, at.data, each) if mesh else self._no_flush(tensor, len(each))
         turns: Floats | None = layout.ways(sizes).behind_last[:, None]
         if self._cluster.accelerator.layer_streaming or len(layout.pieces.layers) == 1:
             turns = None
@@ -142,8 +142,8 @@ class Bounds:
         if sync == "gradient":
             joules = joules + data * count * (np.array([p.gradient_joules for p in passes]) @ every)
         joules = joules + (flush.joules @ every) * (count if schedule == "async" else 1)
-        if sync == "average" and data > 1:
-            more = self._average(tensor, data, mesh.data if whole else 0, layout)
+        if sync == "average" and data > 1 and mesh is not None:
+            more = self._average(tensor, data, at.data, layout)
             seconds, joules = seconds + more[0], joules + more[1]
         return Least(seconds, joules)
 
@@ -179,7 +179,9 @@ class Bounds:
                     for m, size in enumerate(sizes):
                         prices = [self._routes.send(pair, size * nbytes) for nbytes in crossing.nbytes.tolist()]
                         way[m, runs_of] = min((p.seconds for p in prices if p.seconds), default=0.0)
-                        joules[m] += runs_of.sum() * sum(p.joules * n for p, n in zip(prices, pieces.alike, strict=True))
+                        joules[m] += runs_of.sum() * sum(
+                            p.joules * n for p, n in zip(prices, pieces.alike, strict=True)
+                        )
                         loads = np.array([p.load * own for p, own in zip(prices, crossing.own, strict=True)])
                         np.add.at(per_stage[m], at, loads)
         alone = 0.0 if self._cluster.accelerator.layer_streaming else 1.0
@@ -207,6 +209,11 @@ class Bounds:
                         load[site, r] += spent.load if k % 2 == 0 else 0.0
                         seconds[k, site], joules[k, site] = spent.seconds, spent.joules
         return _Sums(seconds, joules, load)
+
+    def _no_flush(self, tensor: int, times: int) -> _Flush:
+        sites, ranks = self.pieces(tensor).tiles.shape
+        each = np.zeros((times, sites))
+        return _Flush(each, each, np.zeros((times, sites, ranks, len(self._cluster.network.axis))), each)
 
     def _flush_for(self, tensor: int, sync: Sync, data: int, stride: int, samples: tuple[int, ...]) -> _Flush:
         found = [self.pieces(tensor).updated(sync, data, each) for each in samples]
@@ -288,8 +295,9 @@ def _seconds(
             # a stage exchanges once the last microbatch has come back to it
             later = np.maximum.accumulate(back[:, ::-1], axis=1)[:, ::-1][:, 1:]
             come = later - (tail + travel.backward)[:, :-1]
-            found.append((come + exchanged.max(axis=(2, 3), initial=0.0)[:, :-1] + quickest[:, :-1]))
-    return np.max([each.max(axis=1) for each in found], axis=0)
+            found.append(come + exchanged.max(axis=(2, 3), initial=0.0)[:, :-1] + quickest[:, :-1])
+    least: Floats = np.max([each.max(axis=1) for each in found], axis=0)
+    return least
 
 
 def _ahead(layout: Layout, schedule: Schedule, count: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -87,7 +87,7 @@ class Layout:
         return Ways(way.seconds, back.seconds, trip, behind)
 
     def _way(self, passed: Sequence[Passed], *, backward: bool) -> "_Way":
-        """Ranks wait for each other at collectives.  Between two of them any one of the ranks counts, and before the end
+        """Ranks wait for each other at collectives.  Between two of them any one of the ranks counts; before the end
         of a run, where each sends by itself, the quickest."""
         pieces, count = self.pieces, len(self.pieces.site)
         site = pieces.site[:: -1 if backward else 1]
@@ -136,19 +136,22 @@ class Layout:
             units[:, -1] -= less
             crowd = np.where(crowded, self.layers_of @ (active * read), 0.0)
             shards = np.where(there[..., None], read[:, None], 0.0).max(axis=2)
-            return np.max([units, self.layers_of @ on_chip, crowd, shards], axis=(0, 3))
+            most: Floats = np.max([units, self.layers_of @ on_chip, crowd, shards], axis=(0, 3))
+            return most
 
         def columns(name: str) -> tuple[Floats, Floats]:
-            return tuple(np.array([getattr(way, name) for way in each]) for each in zip(*[p[:2] for p in passes]))
+            forward, backward = (np.array([getattr(each[k], name) for each in passes]) for k in (0, 1))
+            return forward, backward
 
         digital, on_chip, read = columns("digital"), columns("on_chip"), columns("read")
+        both = on_chip[0] + on_chip[1], read[0] + read[1]
         gradient = np.array([each.gradient for each in passes])
         behind = np.array([each.forward.behind[pieces.site[-1]] for each in passes])
         return Loads(
             busiest(digital[0], on_chip[0], read[0], behind),
             busiest(digital[1], on_chip[1], read[1]),
-            busiest(sum(digital), sum(on_chip), sum(read)),
-            busiest(sum(digital) + gradient, sum(on_chip), sum(read)),
+            busiest(digital[0] + digital[1], *both),
+            busiest(digital[0] + digital[1] + gradient, *both),
             busiest(digital[1] + gradient, on_chip[1], read[1]),
         )
 

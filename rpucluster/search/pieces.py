@@ -102,7 +102,7 @@ class Pieces:
         self.example = [int(np.argmax(self.site == site)) for site in range(len(sites))]
         """A layer of each site."""
         shapes = [tuple(_shape(self.layers[i], rank) for i in self.example) for rank in range(tensor)]
-        first: dict[object, int] = {}
+        first: dict[tuple[tuple[int, ...] | None, ...], int] = {}
         for rank, shape in enumerate(shapes):
             first.setdefault(shape, rank)
         self.ranks = tuple(first.values())
@@ -130,6 +130,11 @@ class Pieces:
     def _zeros(self) -> Floats:
         return np.zeros((len(self.example), len(self.ranks)))
 
+    def _nothing(self) -> Passed:
+        before, read, behind, digital, on_chip = (self._zeros() for _ in range(5))
+        none: list[Shared | None] = [None] * len(self.example)
+        return Passed(before, read, behind, digital, on_chip, [*none], [*none])
+
     def _draft(self, sync: Sync, *, data: int = 1, microbatches: int = 1, samples: int = 1) -> Draft:
         chip, parallel = self._cluster.accelerator, self._job.parallel
         plan = Plan(
@@ -148,9 +153,7 @@ class Pieces:
         return Draft(plan, job, "train", microbatches, samples, range(data), self.ranks)
 
     def _passes(self, microbatch: int) -> Passes:
-        nothing: list[Shared | None] = [None] * len(self.example)
-        forward = Passed(*(self._zeros() for _ in range(5)), [*nothing], [*nothing])
-        backward = Passed(*(self._zeros() for _ in range(5)), [*nothing], [*nothing])
+        forward, backward = self._nothing(), self._nothing()
         gradient, joules, gradient_joules = self._zeros(), *np.zeros((2, len(self.example)))
         for site, i in enumerate(self.example):
             layer = [self.layers[i]]

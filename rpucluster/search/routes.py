@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ class Routes:
         if self._network.product is None:
             return False
         edges = sorted({*strides, *self._network.product.strides})
-        return all(high % low == 0 for low, high in zip(edges, edges[1:], strict=False))
+        return all(high % low == 0 for low, high in pairwise(edges))
 
     def collective(self, shared: Shared, stride: int, at: int) -> Spent:
         """One among members so many numbers apart; load on the links of the member that stands at index `at`."""
@@ -104,7 +105,9 @@ class Routes:
             far = there - here if axis.kind == "mesh" else (there - here) % axis.size
             keys.append((here != there).astype(np.int64) if axis.kind in ("switch", "fully_connected") else far)
             inner *= axis.size
-        _, example, of = np.unique(np.array(keys).reshape(len(keys), stages), axis=1, return_index=True, return_inverse=True)
+        _, example, of = np.unique(
+            np.array(keys).reshape(len(keys), stages), axis=1, return_index=True, return_inverse=True
+        )
         return of.reshape(-1), tuple((int(at[i]), int(to[i])) for i in example)
 
     def send(self, ends: tuple[int, int], nbytes: float) -> Spent:

@@ -1,7 +1,7 @@
 """`search(job, cluster)`: bound every plan, replay the promising ones, best first."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from rpucluster.job import Job
 from rpucluster.projection.figures import figures
 from rpucluster.projection.step import Estimate, estimate
 from rpucluster.search.bounds import Bounds
-from rpucluster.search.ranking import Bounded, bounded
+from rpucluster.search.ranking import Family, Ranking, families
 from rpucluster.search.space import Candidate, Kept, batches
 
 Objective = Literal["time", "energy", "pareto"]
@@ -103,29 +103,27 @@ def search(
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
     legal = list(batches(job, cluster, keep))
-    plans = list(bounded(legal, bounds, cluster))
+    plans = list(families(legal, bounds, cluster))
     if not plans:
         raise _nothing_fits(job, cluster)
-    groups: Iterable[Sequence[Bounded]]
-    ranked = sorted(plans, key=lambda each: each.joules if by == "energy" else each.seconds)
+    groups: list[list[Family]] = [plans]
     if by == "pareto":  # the quickest of each number of accelerators
-        ranked.sort(key=lambda each: each.plan.accelerators)
-        groups = [list(group) for _, group in groupby(ranked, key=lambda each: each.plan.accelerators)]
-        share = max(1, replays // len(list(groups)))
-    else:
-        groups, share = [ranked], replays
+        plans.sort(key=lambda each: each.plan.accelerators)
+        groups = [list(group) for _, group in groupby(plans, key=lambda each: each.plan.accelerators)]
+    share = max(1, replays // len(groups))
     tally = _Tally(job, cluster, progress, replays, began + budget_s)
     for group in groups:
-        tally.take(group, share, by == "energy")
+        tally.take(Ranking(group, bounds, by == "energy"), share, by == "energy")
     if not tally.found:
         raise tally.last_refusal or _nothing_fits(job, cluster)
+    fitting = sum(each.alike * len(each.sizes) for each in plans)
     found = sorted(tally.found, key=lambda each: each.energy_J if by == "energy" else each.modelled_s)
     return Search(
         found=tuple(_front(found) if by == "pareto" else found),
         plans=sum(batch.plans for batch in legal),
-        fitting=sum(each.alike for each in plans),
-        bounded=sum(each.alike for each in plans) - tally.settled - tally.left,
-        alike=sum(each.alike - 1 for each in plans),
+        fitting=fitting,
+        bounded=fitting - tally.settled - tally.left,
+        alike=fitting - sum(len(each.sizes) for each in plans),
         replayed=len(tally.found),
         refused=tally.refused,
         unsettled_s=tally.unsettled,
@@ -146,23 +144,19 @@ class _Tally:
         self.unsettled: float | None = None
         self.last_refusal: PlanError | None = None
 
-    def take(self, ranked: Sequence[Bounded], replays: int, by_energy: bool) -> None:
+    def take(self, ranking: Ranking, replays: int, by_energy: bool) -> None:
         """Replay plans in the order of their bounds, until these leave no chance to the rest or replays run out."""
         best, done = float("inf"), 0
-        for i, each in enumerate(ranked):
-            bound = each.joules if by_energy else each.seconds
-            if bound >= best:
-                return
+        while (each := ranking.next(best)) is not None:
+            bound, plan, bound_s, alike = each
             if done == replays or (done and time.perf_counter() > self._deadline):
-                self.left += sum(e.alike for e in ranked[i:] if (e.joules if by_energy else e.seconds) < best)
+                self.left += alike + ranking.left(best)
                 self.unsettled = bound if self.unsettled is None else min(self.unsettled, bound)
                 return
-            job = with_plan(self._job, each.plan)
-            self.settled += each.alike
+            job = with_plan(self._job, plan)
+            self.settled += alike
             try:
-                found = Found(
-                    candidate=each.plan, job=job, estimate=estimate(job, self._cluster), bound_s=each.seconds
-                )
+                found = Found(candidate=plan, job=job, estimate=estimate(job, self._cluster), bound_s=bound_s)
             except PlanError as error:
                 self.refused += 1
                 self.last_refusal = error
