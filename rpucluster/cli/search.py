@@ -68,6 +68,8 @@ def search(
                 "plans_replayed": found.replayed,
                 "plans_refused": found.refused,
                 "unsettled_s": found.unsettled_s,
+                "unsettled_J": found.unsettled_J,
+                "gap": found.gap,
                 "wall_s": found.wall_s,
                 "rows": [each.row for each in found.found],
             }

@@ -27,11 +27,20 @@ def print_search(found: Search, top: int, console: Console) -> None:
     counts = f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by "
     counts += f"a bound, {found.replayed:,} replayed, {found.refused:,} refused; {found.wall_s:.1f} s"
     console.print(Text(counts))
-    if found.unsettled_s is None:
-        console.print(Text("no legal plan is better than the first"))
+    if found.unsettled_s is None and found.unsettled_J is None:
+        console.print(Text("proved: no legal plan is better"))
     else:
-        least = format_quantity(found.unsettled_s, "time")
-        console.print(Text(f"replays ran out: no plan takes less than {least}; raise --budget-s or --replays for more"))
+        least = (
+            format_quantity(found.unsettled_s, "time")
+            if found.unsettled_s is not None
+            else format_quantity(found.unsettled_J or 0.0, "energy")
+        )
+        console.print(
+            Text(
+                f"replays ran out: no other plan takes less than {least}, {100 * found.gap:.0f} % below the first; "
+                f"raise --budget-s or --replays for more"
+            )
+        )
     for why in dict.fromkeys(each.estimate.why_not_exact for each in found.found[:top]):
         if why is not None:
             console.print(Text(f"~ not known to be exact: {why}"))

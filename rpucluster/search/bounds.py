@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
-from rpucluster.schedule import Schedule
-from rpucluster.search.layouts import Layout, Loads
+from rpucluster.search.layouts import Layout
+from rpucluster.search.longest import Flush, Travel, longest
 from rpucluster.search.pieces import Pieces, Updated
 from rpucluster.search.routes import Routes
 from rpucluster.search.space import Candidate, Sync
@@ -39,18 +39,6 @@ class Least(NamedTuple):
     joules: Floats
 
 
-class _Flush(NamedTuple):
-    """What replicas exchange and update, once or after each microbatch; the first index is 1, or by size."""
-
-    exchange_s: Floats
-    """(., sites) of the slowest rank."""
-    update_s: Floats
-    load: Floats
-    """(., sites, ranks, axes): for how long it keeps the accelerator's own link."""
-    joules: Floats
-    """(., sites) of all accelerators."""
-
-
 class _Sums(NamedTuple):
     """What tensor ranks add up and gather, forward, and the same back."""
 
@@ -59,26 +47,6 @@ class _Sums(NamedTuple):
     joules: Floats
     load: Floats
     """(sites, ranks, axes), of the sums."""
-
-
-class _Travel(NamedTuple):
-    """A microbatch on its way through all runs, transfers included; by size and run."""
-
-    forward: Floats
-    backward: Floats
-    head: Floats
-    """Until it comes to a run."""
-    tail: Floats
-    """From where it leaves a run on its way back, until it has left the first."""
-    trip: Floats
-    """From the first read of a run until its read on the way back has ended."""
-    behind_first: Floats
-    """What `tail` has behind the last read back of all, by size."""
-    load: Floats
-    """For how long an accelerator's own links are kept by what tensor ranks and stages send: by size, stage, rank and
-    axis of the network."""
-    joules: Floats
-    """Of the transfers of a replica, by size."""
 
 
 class Bounds:
@@ -135,7 +103,7 @@ class Bounds:
         turns: Floats | None = layout.ways(sizes).behind_last[:, None]
         if self._cluster.accelerator.layer_streaming or len(layout.pieces.layers) == 1:
             turns = None
-        seconds = _seconds(layout, travel, loads, flush, count, schedule, sync == "gradient", turns)
+        seconds = longest(layout, travel, loads, flush, count, schedule, sync == "gradient", turns)
         every = layout.layers_of_run.sum(axis=0)
         passes = [layout.pieces.passes(size) for size in sizes]
         joules = data * count * (np.array([p.joules for p in passes]) @ every + travel.joules)
@@ -147,7 +115,7 @@ class Bounds:
             seconds, joules = seconds + more[0], joules + more[1]
         return Least(seconds, joules)
 
-    def _travel_for(self, layout: Layout, tensor: int, pipeline: int, sizes: tuple[int, ...]) -> _Travel:
+    def _travel_for(self, layout: Layout, tensor: int, pipeline: int, sizes: tuple[int, ...]) -> Travel:
         pieces, ways = layout.pieces, layout.ways(sizes)
         found = [self._sums(pieces.tensor, tensor, size) for size in sizes]
         load = np.array([each.load for each in found])
@@ -193,7 +161,7 @@ class Bounds:
         first = pieces.site[0]
         behind = np.array([pieces.passes(size).backward.behind[first].max() for size in sizes]) + sums_back[:, first]
         trip = np.where(np.isfinite(trip), trip, 0.0)
-        return _Travel(alone * forward, alone * backward, head, tail, alone * trip, alone * behind, per_stage, joules)
+        return Travel(alone * forward, alone * backward, head, tail, alone * trip, alone * behind, per_stage, joules)
 
     def _sums_for(self, tensor: int, stride: int, size: int) -> _Sums:
         pieces = self.pieces(tensor)
@@ -210,16 +178,16 @@ class Bounds:
                         seconds[k, site], joules[k, site] = spent.seconds, spent.joules
         return _Sums(seconds, joules, load)
 
-    def _no_flush(self, tensor: int, times: int) -> _Flush:
+    def _no_flush(self, tensor: int, times: int) -> Flush:
         sites, ranks = self.pieces(tensor).tiles.shape
         each = np.zeros((times, sites))
-        return _Flush(each, each, np.zeros((times, sites, ranks, len(self._cluster.network.axis))), each)
+        return Flush(each, each, np.zeros((times, sites, ranks, len(self._cluster.network.axis))), each)
 
-    def _flush_for(self, tensor: int, sync: Sync, data: int, stride: int, samples: tuple[int, ...]) -> _Flush:
+    def _flush_for(self, tensor: int, sync: Sync, data: int, stride: int, samples: tuple[int, ...]) -> Flush:
         found = [self.pieces(tensor).updated(sync, data, each) for each in samples]
         return _stacked([self._exchanged(tensor, each, stride, data) for each in found])
 
-    def _exchanged(self, tensor: int, updated: Updated, stride: int, data: int) -> _Flush:
+    def _exchanged(self, tensor: int, updated: Updated, stride: int, data: int) -> Flush:
         pieces, axes = self.pieces(tensor), len(self._cluster.network.axis)
         seconds, load = np.zeros(updated.seconds.shape), np.zeros((*updated.seconds.shape, axes))
         joules = data * updated.joules
@@ -229,7 +197,7 @@ class Bounds:
                     spent = self._routes.collective(shared, stride, 0)
                     seconds[site, r], load[site, r] = spent.seconds, spent.load
                     joules[site] += spent.joules * pieces.alike[r]
-        return _Flush(seconds.max(axis=1), updated.seconds.max(axis=1), load, joules)
+        return Flush(seconds.max(axis=1), updated.seconds.max(axis=1), load, joules)
 
     def _average_for(self, tensor: int, data: int, stride: int, layout: Layout) -> tuple[float, float]:
         """Seconds and joules that averagings add to each step."""
@@ -241,77 +209,5 @@ class Bounds:
         return max(alone, float(links)) / every, float(found.joules @ counts) / every
 
 
-def _stacked(parts: Sequence[_Flush]) -> _Flush:
-    return _Flush(*(np.array(column) for column in zip(*parts, strict=True)))
-
-
-def _seconds(
-    layout: Layout,
-    travel: _Travel,
-    loads: Loads,
-    flush: _Flush,
-    count: NDArray[np.int64],
-    schedule: Schedule,
-    dense: bool,
-    behind_last: Floats | None,
-) -> Floats:
-    """Seconds of a step by size of the microbatch; each sum that is compared here is said in docs/search.md."""
-    stages, many, at_once = layout.stages, count[:, None], schedule == "async"
-    head, tail = travel.head[:, :stages], travel.tail[:, :stages]
-    flushed = flush.exchange_s + flush.update_s
-    # the first layer is updated once its arrays have been read back
-    at_end = np.maximum(flushed[:, layout.pieces.site[:1]] - travel.behind_first[:, None], 0.0)
-    quickest = np.where(layout.layers_of > 0, flush.update_s[:, None], np.inf).min(axis=2)
-    exchanged = np.tensordot(flush.load, layout.layers_of, axes=([1], [1])).transpose(0, 3, 1, 2)
-    exchanged = exchanged * (many[..., None, None] if at_once else 1)
-    linked = (many[..., None, None] * travel.load + exchanged).max(axis=(2, 3), initial=0.0)
-    through = head + many * loads.both + tail  # when the last microbatch is back, as each stage has it
-    last_back = [through]
-    found = [head + linked, head + many * (loads.gradient if dense else loads.both)]
-    if at_once:
-        found.append(many * flushed.max(axis=1, keepdims=True))
-    if schedule != "gpipe":
-        # stages limit the microbatches on their way
-        first = flushed[:, layout.pieces.site[layout.starts]] if at_once else 0.0
-        trips = -(-many // _ahead(layout, schedule, count)) * (travel.trip + first)
-        trips = np.where(travel.trip > 0, travel.head + trips, 0.0) + travel.tail
-        last_back.append(trips[:, :stages])
-        found.append(trips + (0.0 if at_once else at_end))
-    elif behind_last is not None:
-        # all have gone forward before any goes back
-        after = (travel.head + travel.forward)[:, -1:] - (travel.head + travel.forward)[:, -stages:]
-        turned = (head + many * loads.forward + after - np.where(np.arange(stages) < stages - 1, behind_last, 0.0)).max(
-            axis=1, keepdims=True
-        )
-        arrives = (travel.tail[:, -1:] - travel.tail - travel.backward)[:, :stages]
-        arrives[:, -1] = 0.0
-        backs = loads.backward_gradient if dense else loads.backward
-        last_back.append(turned + arrives + many * loads.backward + tail)
-        found.append(turned + arrives + many * backs)
-    if not at_once:
-        back = np.max(last_back, axis=0)
-        found.append(back + at_end)
-        if layout.chunks == 1 and stages > 1:
-            # a stage exchanges once the last microbatch has come back to it
-            later = np.maximum.accumulate(back[:, ::-1], axis=1)[:, ::-1][:, 1:]
-            come = later - (tail + travel.backward)[:, :-1]
-            found.append(come + exchanged.max(axis=(2, 3), initial=0.0)[:, :-1] + quickest[:, :-1])
-    least: Floats = np.max([each.max(axis=1) for each in found], axis=0)
-    return least
-
-
-def _ahead(layout: Layout, schedule: Schedule, count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Most microbatches that are on their way behind each run; by size and run.
-
-    Of the n-th turn forward and the k-th back, the former comes first where n is less than k and the turns ahead.
-    """
-    stages, chunks = layout.stages, layout.chunks
-    many, stage = count[:, None], np.arange(stages)[None]
-    if schedule != "interleaved":
-        return np.maximum(np.minimum(stages - stage, many), 1)
-    chunk = np.arange(chunks)[:, None]
-    ahead = np.minimum(2 * (stages - stage - 1) + (chunks - 1) * stages + 1, (many * chunks)[..., None])
-    need = ahead - (2 * chunk - chunks + 1) * stages
-    whole, rest = need // (stages * chunks), need % (stages * chunks)
-    most = np.where(rest < stages, whole * stages + rest, (whole + 1) * stages)
-    return np.maximum(most, 1).reshape(len(count), -1)
+def _stacked(parts: Sequence[Flush]) -> Flush:
+    return Flush(*(np.array(column) for column in zip(*parts, strict=True)))

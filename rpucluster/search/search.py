@@ -81,8 +81,18 @@ class Search:
     refused: int
     """Of those that were to be replayed, those that the partitioner refused."""
     unsettled_s: float | None
-    """Where replays ran out, the least that one of the others may take; None where the best is proved."""
+    """Where replays ran out, the least seconds that one of the others may take; None where the best is proved, and for
+    energies."""
+    unsettled_J: float | None
+    """The same of joules, by energy."""
     wall_s: float
+
+    @property
+    def gap(self) -> float:
+        """By how much less than the best found another plan may take, as a share of that; 0 where that is proved."""
+        if self.unsettled_J is not None:
+            return 1 - self.unsettled_J / self.found[0].energy_J
+        return 0.0 if self.unsettled_s is None else max(0.0, 1 - self.unsettled_s / self.found[0].modelled_s)
 
 
 def search(
@@ -126,7 +136,8 @@ def search(
         alike=fitting - sum(len(each.sizes) for each in plans),
         replayed=len(tally.found),
         refused=tally.refused,
-        unsettled_s=tally.unsettled,
+        unsettled_s=None if by == "energy" else tally.unsettled,
+        unsettled_J=tally.unsettled if by == "energy" else None,
         wall_s=time.perf_counter() - began,
     )
 
@@ -197,8 +208,10 @@ def _front(found: Sequence[Found]) -> list[Found]:
 def _nothing_fits(job: Job, cluster: Cluster) -> CapacityError:
     chip = cluster.accelerator
     cells, held = job.network.weights, cluster.accelerators * chip.tiles * chip.tile_rows * chip.tile_cols
+    layers = job.network.layers
+    tiles = sum(la.arrays * -(-la.rows // chip.tile_rows) * -(-la.cols // chip.tile_cols) for la in layers)
     return CapacityError(
         f"no plan fits: {job.name} has {cells:,} weights and {cluster.name} holds {held:,} in {cluster.accelerators:,} "
-        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; raise [accelerator] tiles or a "
-        f"[network.axis] size"
+        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; it takes at least {-(-tiles // chip.tiles):,} "
+        f"such accelerators: raise [accelerator] tiles or a [network.axis] size"
     )
