@@ -212,6 +212,6 @@ def _nothing_fits(job: Job, cluster: Cluster) -> CapacityError:
     tiles = sum(la.arrays * -(-la.rows // chip.tile_rows) * -(-la.cols // chip.tile_cols) for la in layers)
     return CapacityError(
         f"no plan fits: {job.name} has {cells:,} weights and {cluster.name} holds {held:,} in {cluster.accelerators:,} "
-        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; it takes at least {-(-tiles // chip.tiles):,} "
-        f"such accelerators: raise [accelerator] tiles or a [network.axis] size"
+        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; it takes {-(-tiles // chip.tiles):,} "
+        f"such accelerators or more: raise [accelerator] tiles or a [network.axis] size"
     )
