@@ -35,10 +35,8 @@ def partition(job: Job, cluster: Cluster) -> Plan:
             f"{chip.tile_cols} tile or is recurrent, so none can be split; write 1 or lower [accelerator] tile_rows "
             f"and tile_cols"
         )
-    runs = balance(layers, job, cluster)
-    candidates = [_candidates(i, layer, runs[i], grids[i], job, cluster) for i, layer in enumerate(layers)]
     plan = Plan(
-        layers=tuple(_cheapest(candidates, job)),
+        layers=cut(job, cluster, balance(layers, job, cluster)),
         tensor=parallel.tensor,
         pipeline=parallel.pipeline,
         virtual_stages=parallel.virtual_stages,
@@ -52,6 +50,14 @@ def partition(job: Job, cluster: Cluster) -> Plan:
     )
     _check_capacity(plan, cluster)
     return plan
+
+
+def cut(job: Job, cluster: Cluster, runs: Sequence[int]) -> tuple[LayerPlan, ...]:
+    """The layers as tensor ranks share them, in given runs; how each is cut does not depend on the runs."""
+    chip, layers = cluster.accelerator, job.network.layers
+    grids = [(_ceil(la.rows, chip.tile_rows), _ceil(la.cols, chip.tile_cols)) for la in layers]
+    candidates = [_candidates(i, layer, runs[i], grids[i], job, cluster) for i, layer in enumerate(layers)]
+    return tuple(_cheapest(candidates, job))
 
 
 def _check_pipeline(job: Job, layers: int) -> None:

@@ -33,6 +33,9 @@ def search(
         ),
     ] = None,
     replays: Annotated[int, typer.Option(min=1, help="Plans that are replayed at most.")] = 200,
+    budget_s: Annotated[
+        float, typer.Option("--budget-s", min=0, help="Host seconds after which no more replays begin.")
+    ] = 10.0,
     top: Annotated[int, typer.Option(min=1, help="Rows that are shown.")] = 10,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Leave all rows as Parquet there.")] = None,
     sets: Sets = None,
@@ -51,7 +54,7 @@ def search(
         if word not in KEPT:
             raise ConfigError(f"--keep {word}: write {', '.join(KEPT)}")
     with counting("plans replayed", console(sys.stderr), quiet=as_json) as step:
-        found = look(the_job, the_cluster, by=by.value, keep=kept, replays=replays, progress=step)  # type: ignore[arg-type]
+        found = look(the_job, the_cluster, by=by.value, keep=kept, replays=replays, budget_s=budget_s, progress=step)  # type: ignore[arg-type]
     if out is not None:
         write_search(out, found)
     if as_json:
@@ -61,9 +64,12 @@ def search(
                 "plans_evaluated": found.bounded + found.replayed,
                 "plans_fitting": found.fitting,
                 "plans_bounded": found.bounded,
+                "plans_alike": found.alike,
                 "plans_replayed": found.replayed,
                 "plans_refused": found.refused,
                 "unsettled_s": found.unsettled_s,
+                "unsettled_J": found.unsettled_J,
+                "gap": found.gap,
                 "wall_s": found.wall_s,
                 "rows": [each.row for each in found.found],
             }

@@ -79,8 +79,8 @@ class Steady:
         step, parts, bent = (f"{max(share, 1e-12):.0e}" for share in (found.agreement, found.of_parts, found.bent))
         return (
             f"{microbatches} microbatches over {self.plan.pipeline} stages follow from replays of {m} over {p} to "
-            f"{longest_m} over {longest_p}, which agree to {step} (what they consist of to {parts}); along a parabola the "
-            f"step would differ by {bent}"
+            f"{longest_m} over {longest_p}, which agree to {step} (what they consist of to {parts}); along a "
+            f"parabola the step would differ by {bent}"
         )
 
 

@@ -27,10 +27,19 @@ def print_search(found: Search, top: int, console: Console) -> None:
     counts = f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by "
     counts += f"a bound, {found.replayed:,} replayed, {found.refused:,} refused; {found.wall_s:.1f} s"
     console.print(Text(counts))
-    if found.unsettled_s is not None:
-        least = format_quantity(found.unsettled_s, "time")
+    if found.unsettled_s is None and found.unsettled_J is None:
+        console.print(Text("proved: no legal plan is better"))
+    else:
+        least = (
+            format_quantity(found.unsettled_s, "time")
+            if found.unsettled_s is not None
+            else format_quantity(found.unsettled_J or 0.0, "energy")
+        )
         console.print(
-            Text(f"replays ran out: a plan that was not replayed takes at least {least}; raise --replays for more")
+            Text(
+                f"replays ran out: no other plan takes less than {least}, {100 * found.gap:.0f} % below the first; "
+                f"raise --budget-s or --replays for more"
+            )
         )
     for why in dict.fromkeys(each.estimate.why_not_exact for each in found.found[:top]):
         if why is not None:

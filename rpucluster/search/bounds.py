@@ -1,201 +1,213 @@
-"""What a plan takes at least: `Bounds`.
+"""What plans take at least: `Bounds`.
 
-Each is the time of something that has to happen one after the other: the passes of a layer on its arrays, the digital
-work of a stage, the transfers of a group, a microbatch on its way through all layers and back.  So none is above what
-a replay finds, and a plan whose bound is above a replayed one need not be replayed.
+Each bound is the time of something that has to happen one after the other, so none is above what a replay finds, and a
+plan whose bound is above a replayed one need not be replayed.  docs/search.md says what these are.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster.cluster import Cluster
-from rpucluster.collective import CollectiveKind, cost
 from rpucluster.job import Job
-from rpucluster.model import Layer
-from rpucluster.schedule import Schedule
-from rpucluster.search.space import Candidate
-from rpucluster.stages import digital_of, tiles_of
+from rpucluster.search.layouts import Layout
+from rpucluster.search.longest import Flush, Travel, longest
+from rpucluster.search.pieces import Pieces, Updated
+from rpucluster.search.routes import Routes
+from rpucluster.search.space import Candidate, Sync
 
 Floats = NDArray[np.float64]
+
+
+class Mesh(NamedTuple):
+    """How an accelerator's number grows with its tensor rank, stage and replica."""
+
+    tensor: int
+    pipeline: int
+    data: int
+
+
+class Least(NamedTuple):
+    """Bounds by size of the microbatch."""
+
+    seconds: Floats
+    joules: Floats
+
+
+class _Sums(NamedTuple):
+    """What tensor ranks add up and gather, forward, and the same back."""
+
+    seconds: Floats
+    """(4, sites)"""
+    joules: Floats
+    load: Floats
+    """(sites, ranks, axes), of the sums."""
 
 
 class Bounds:
     """Bounds of the plans of a job on a cluster; what plans have in common is computed once."""
 
     def __init__(self, job: Job, cluster: Cluster) -> None:
-        self._job, self._cluster, self._chip = job, cluster, cluster.accelerator
-        self._layers = job.network.layers
-        # layers that differ in their names only cost the same: most of a deep network
-        kinds: dict[Layer, int] = {}
-        self._kind = np.array([kinds.setdefault(replace(layer, name="-"), len(kinds)) for layer in self._layers])
-        self._kinds = tuple(kinds)
-        vectors = [layer.positions * layer.passes / layer.arrays for layer in self._layers]
-        self._vectors = np.array(vectors)
-        self._back = np.array([i > 0 or layer.embedding > 0 for i, layer in enumerate(self._layers)])
-        contention = {wire.contention for wire in cluster.network.wires}
-        self._in_turn, self._shared = contention <= {"fifo"}, "none" not in contention
-        self._tiles = cache(self._tiles_for)
-        self._fullest = cache(self._fullest_for)
-        self._digital = cache(self._digital_for)
-        self._collective = cache(self._collective_for)
-        self._bound = cache(self._bound_for)
-        self._transfers = cache(self._transfers_for)
-        self._exchange = cache(self._exchange_for)
-        self._busiest = cache(self._busiest_for)
+        self._job, self._cluster = job, cluster
+        self._routes = Routes(cluster.network)
+        self.pieces = cache(lambda tensor: Pieces(job, cluster, tensor))
+        self.layout = cache(lambda tensor, stages, chunks: Layout(self.pieces(tensor), job, cluster, stages, chunks))
+        self._kinds = Counter(replace(layer, name="-") for layer in job.network.layers)
+        self._least_tiles = cache(self._least_tiles_for)
+        self._sums = cache(self._sums_for)
+        self._travel = cache(self._travel_for)
+        self._flush = cache(self._flush_for)
+        self._average = cache(self._average_for)
 
-    def fits(self, degrees: tuple[int, int, int]) -> bool:
-        """Whether the tiles could fit at all on so many tensor ranks, stages and replicas; how evenly they can be cut
-        is the partitioner's to find out."""
-        tensor, pipeline, _ = degrees
-        most, total = self._fullest(tensor, self._job.parallel.expert)
-        return total <= pipeline * self._chip.tiles and most <= self._chip.tiles
+    def fits(self, tensor: int, stages: int, chunks: int = 1) -> bool:
+        """Whether the partitioner can give every accelerator its tiles."""
+        room = self._cluster.accelerator.tiles
+        # before layers are cut for so many ranks
+        if self._least_tiles(tensor) > stages * room:
+            return False
+        pieces = self.pieces(tensor)
+        tiles = pieces.tiles[pieces.site]
+        # whatever the stages
+        if not pieces.splits or tiles.max() > room or tiles.sum(axis=0).max() > stages * room:
+            return False
+        return bool(self.layout(tensor, stages, chunks).fits)
 
-    def modelled_s(self, plan: Candidate) -> float:
-        """Seconds of a step, at least."""
-        limited = plan.schedule in ("1f1b", "async")
-        # the others may have every microbatch on its way; only an update after each microbatch is another update
-        schedule: Schedule = plan.schedule if plan.schedule == "async" else "1f1b" if limited else "gpipe"
-        return self._bound(plan._replace(schedule=schedule, virtual_stages=1))
+    def _least_tiles_for(self, tensor: int) -> int:
+        """Tiles of all layers on the first rank, which has a share of each and the smallest of most."""
+        chip, expert, total = self._cluster.accelerator, self._job.parallel.expert, 0
+        for layer, count in self._kinds.items():
+            arrays = layer.arrays // (1 if layer.routed is None else expert)
+            ranks = 1 if layer.recurrent else tensor
+            rows, cols = -(-layer.rows // chip.tile_rows), -(-layer.cols // chip.tile_cols)
+            total += count * arrays * min(rows // min(rows, ranks) * cols, cols // min(cols, ranks) * rows)
+        return total
 
-    def _bound_for(self, plan: Candidate) -> float:
-        chip, count = self._chip, plan.microbatches
-        tiles = self._tiles(plan.tensor, plan.expert)
-        waves: Floats = np.ceil(tiles / chip.active_tiles)
-        each = self._vectors * plan.microbatch * waves
-        forward, back = each * chip.pass_time("forward"), each * chip.pass_time("backward") * self._back
-        update = self._updates(plan, waves)
-        digital = self._digital(plan.tensor) * plan.microbatch / chip.digital_rate
-        moved = self._transfers(plan.tensor, plan.microbatch, _strides(plan)[0])
-        passes = forward + back
-        # one after the other, unless layers pass vectors on one by one
-        alone = (0.0 if chip.layer_streaming else 1.0) * (passes + digital + moved)
-        before = np.concatenate(([0.0], np.cumsum(alone)[:-1]))  # in and out again through the layers before
-        arrays = (before + count * passes).max()
-        busy = (count * passes + update).max()
-        # tiles that may be active at once are shared by the layers of an accelerator
-        crowded = (np.minimum(tiles, chip.active_tiles) * (count * passes + update)).sum()
-        shared = crowded / (chip.active_tiles * plan.pipeline) if chip.active_tiles < chip.tiles else 0.0
-        bounds = [arrays, busy, shared, count * digital.sum() / plan.pipeline]
-        if plan.schedule in ("1f1b", "async") and plan.pipeline > 1:  # as many on their way as there are stages
-            bounds.append(-(-count // plan.pipeline) * alone.sum())
-        if self._in_turn:
-            bounds.append(count * moved.sum() / plan.pipeline)
-        return float(max(*bounds, self._exchanged(plan) / plan.pipeline))
+    def least(self, plan: Candidate, mesh: Mesh | None, sizes: tuple[int, ...]) -> Least:
+        """Bounds of a plan with microbatches of each of some sizes; without a mesh those of its passes alone, without
+        transfers and updates, which are lower and known at once."""
+        tensor, stages, data, minibatch = plan.tensor, plan.pipeline, plan.data, plan.minibatch
+        schedule, chunks, sync = plan.schedule, plan.virtual_stages, plan.data_sync
+        layout = self.layout(tensor, stages, chunks)
+        count = minibatch // np.array(sizes)
+        # groups must lie alike wherever they begin, or nothing is known of their transfers
+        at = mesh if mesh is not None and self._routes.whole(sorted(mesh)) else Mesh(0, 0, 0)
+        travel = self._travel(layout, at.tensor, at.pipeline, sizes)
+        loads = layout.loads(sizes)
+        each = sizes if schedule == "async" else (minibatch,)
+        flush = self._flush(tensor, sync, data, at.data, each) if mesh else self._no_flush(tensor, len(each))
+        turns: Floats | None = layout.ways(sizes).behind_last[:, None]
+        if self._cluster.accelerator.layer_streaming or len(layout.pieces.layers) == 1:
+            turns = None
+        seconds = longest(layout, travel, loads, flush, count, schedule, sync == "gradient", turns)
+        every = layout.layers_of_run.sum(axis=0)
+        passes = [layout.pieces.passes(size) for size in sizes]
+        joules = data * count * (np.array([p.joules for p in passes]) @ every + travel.joules)
+        if sync == "gradient":
+            joules = joules + data * count * (np.array([p.gradient_joules for p in passes]) @ every)
+        joules = joules + (flush.joules @ every) * (count if schedule == "async" else 1)
+        if sync == "average" and data > 1 and mesh is not None:
+            more = self._average(tensor, data, at.data, layout)
+            seconds, joules = seconds + more[0], joules + more[1]
+        return Least(seconds, joules)
 
-    def energy_J(self, plan: Candidate) -> float:
-        """Joules of a step, at least: those of the reads and of the digital units."""
-        chip, samples = self._chip, plan.minibatch * plan.data
-        macs = np.array([layer.macs for layer in self._layers], np.float64)
-        reads = macs.sum() + (macs * self._back).sum()
-        digital = self._digital(plan.tensor).sum() * plan.tensor * chip.digital_energy
-        return float(samples * (reads * chip.read_energy + digital))
+    def _travel_for(self, layout: Layout, tensor: int, pipeline: int, sizes: tuple[int, ...]) -> Travel:
+        pieces, ways = layout.pieces, layout.ways(sizes)
+        found = [self._sums(pieces.tensor, tensor, size) for size in sizes]
+        load = np.array([each.load for each in found])
+        sums, gathers, sums_back, gathers_back = np.array([each.seconds for each in found]).swapaxes(0, 1)
+        every = layout.layers_of_run.sum(axis=0)
+        times_moved = (every, layout.inner_forward.sum(axis=0), every, layout.inner_backward.sum(axis=0))
+        joules = np.array([(each.joules * times_moved).sum() for each in found])
+        forward = ways.forward + sums @ layout.layers_of_run.T + gathers @ layout.inner_forward.T
+        backward = ways.backward + sums_back @ layout.layers_of_run.T + gathers_back @ layout.inner_backward.T
+        per_stage = np.tensordot(load, layout.layers_of, axes=([1], [1])).transpose(0, 3, 1, 2)
+        runs = forward.shape[1]
+        sent, sent_back = np.zeros((2, len(sizes), runs - 1))
+        if pipeline and runs > 1:
+            of, ends = self._routes.boundaries(layout.stages, pipeline)
+            where = pieces.site[layout.lasts[:-1]]
+            out, back = pieces.crossing(True), pieces.crossing(False)
+            stage = np.arange(runs - 1) % layout.stages
+            after = (stage + 1) % layout.stages
+            # boundaries of the same class between layers of the same kind have the same price
+            alike, kind = np.unique(np.stack([of[stage], where]), axis=1, return_inverse=True)
+            kind = kind.reshape(-1)
+            for k, (route, site) in enumerate(alike.T.tolist()):
+                runs_of = kind == k
+                here, there = ends[route]
+                for way, pair, crossing, at in (
+                    (sent, (here, there), out[site], stage[runs_of]),
+                    (sent_back, (there, here), back[site], after[runs_of]),
+                ):
+                    for m, size in enumerate(sizes):
+                        prices = [self._routes.send(pair, size * nbytes) for nbytes in crossing.nbytes.tolist()]
+                        way[m, runs_of] = min((p.seconds for p in prices if p.seconds), default=0.0)
+                        joules[m] += runs_of.sum() * sum(
+                            p.joules * n for p, n in zip(prices, pieces.alike, strict=True)
+                        )
+                        loads = np.array([p.load * own for p, own in zip(prices, crossing.own, strict=True)])
+                        np.add.at(per_stage[m], at, loads)
+        alone = 0.0 if self._cluster.accelerator.layer_streaming else 1.0
+        before = np.zeros((len(sizes), 1))
+        head = alone * np.concatenate((before, np.cumsum(forward[:, :-1] + sent, axis=1)), axis=1)
+        tail = alone * np.concatenate((before, np.cumsum(backward[:, :-1] + sent_back, axis=1)), axis=1)
+        around = forward.sum(axis=1) + sent.sum(axis=1) + backward.sum(axis=1) + sent_back.sum(axis=1)
+        trip = around[:, None] - head - tail + ways.trip - sums_back[:, pieces.site[layout.starts]]
+        first = pieces.site[0]
+        behind = np.array([pieces.passes(size).backward.behind[first].max() for size in sizes]) + sums_back[:, first]
+        trip = np.where(np.isfinite(trip), trip, 0.0)
+        return Travel(alone * forward, alone * backward, head, tail, alone * trip, alone * behind, per_stage, joules)
 
-    def _updates(self, plan: Candidate, waves: Floats) -> Floats:
-        chip, samples = self._chip, plan.minibatch * plan.data
-        cycle = chip.update_phases * self._job.update.bit_length * chip.pulse_width
-        if plan.data_sync == "gradient":
-            rows = np.array([min(layer.rows, chip.tile_rows) for layer in self._layers])
-            updates = plan.microbatches if plan.schedule == "async" else 1
-            gradient: Floats = updates * rows * waves * cycle
-            return gradient
-        factors: Floats = self._vectors * (plan.minibatch if plan.data_sync == "average" else samples) * waves * cycle
-        return factors
+    def _sums_for(self, tensor: int, stride: int, size: int) -> _Sums:
+        pieces = self.pieces(tensor)
+        sites, ranks = pieces.tiles.shape
+        seconds, joules = np.zeros((2, 4, sites))
+        load = np.zeros((sites, ranks, len(self._cluster.network.axis)))
+        ways = pieces.passes(size)[:2] if stride else ()
+        for k, moved in enumerate(each for way in ways for each in (way.sums, way.gathers)):
+            for site, shared in enumerate(moved):
+                for r, rank in enumerate(pieces.ranks if shared is not None else ()):
+                    if shared is not None and rank in shared.members:
+                        spent = self._routes.collective(shared, stride, shared.members.index(rank))
+                        load[site, r] += spent.load if k % 2 == 0 else 0.0
+                        seconds[k, site], joules[k, site] = spent.seconds, spent.joules
+        return _Sums(seconds, joules, load)
 
-    def _tiles_for(self, tensor: int, expert: int) -> NDArray[np.int64]:
-        split = self._job.parallel.tensor_split
-        tiles = np.array([tiles_of(layer, self._cluster, tensor, expert, split) for layer in self._kinds], np.int64)
-        each: NDArray[np.int64] = tiles[self._kind]
-        return each
+    def _no_flush(self, tensor: int, times: int) -> Flush:
+        sites, ranks = self.pieces(tensor).tiles.shape
+        each = np.zeros((times, sites))
+        return Flush(each, each, np.zeros((times, sites, ranks, len(self._cluster.network.axis))), each)
 
-    def _fullest_for(self, tensor: int, expert: int) -> tuple[int, int]:
-        tiles = self._tiles(tensor, expert)
-        return int(tiles.max()), int(tiles.sum())
+    def _flush_for(self, tensor: int, sync: Sync, data: int, stride: int, samples: tuple[int, ...]) -> Flush:
+        found = [self.pieces(tensor).updated(sync, data, each) for each in samples]
+        return _stacked([self._exchanged(tensor, each, stride, data) for each in found])
 
-    def _digital_for(self, tensor: int) -> Floats:
-        # a layer that may be split either way is taken as the one that shares its work
-        shared = [replace(layer, tensor_split=layer.tensor_split or "output") for layer in self._kinds]
-        each: Floats = np.array([0.0 if layer.recurrent else digital_of(layer, tensor) for layer in shared])[self._kind]
-        return each
+    def _exchanged(self, tensor: int, updated: Updated, stride: int, data: int) -> Flush:
+        pieces, axes = self.pieces(tensor), len(self._cluster.network.axis)
+        seconds, load = np.zeros(updated.seconds.shape), np.zeros((*updated.seconds.shape, axes))
+        joules = data * updated.joules
+        for site, by_rank in enumerate(updated.exchange if stride else ()):
+            for r, shared in enumerate(by_rank):
+                if shared is not None:
+                    spent = self._routes.collective(shared, stride, 0)
+                    seconds[site, r], load[site, r] = spent.seconds, spent.load
+                    joules[site] += spent.joules * pieces.alike[r]
+        return Flush(seconds.max(axis=1), updated.seconds.max(axis=1), load, joules)
 
-    def _transfers_for(self, tensor: int, microbatch: int, stride: int) -> Floats:
-        """Of a microbatch and layer: the sums that its tensor ranks add up, where the layer says how it is split."""
-        seconds = np.zeros(len(self._kinds))
-        for i, layer in enumerate(self._kinds if tensor > 1 else ()):
-            if layer.tensor_split is None or not self._splits(layer, tensor):
-                continue
-            elements = layer.sums if layer.tensor_split == "input" else layer.dispatch or layer.inputs
-            nbytes = microbatch * elements * self._job.words.sum_bits / 8
-            seconds[i] = self._collective("all_reduce", tensor, stride, nbytes)
-        split = np.array([layer.tensor_split == "input" for layer in self._kinds])[self._kind]
-        return np.where(split | self._back, seconds[self._kind], 0.0)
-
-    def _splits(self, layer: Layer, tensor: int) -> bool:
-        """Whether every rank has tiles of the layer, so that all of them take part."""
-        chip = self._chip
-        rows, cols = -(-layer.rows // chip.tile_rows), -(-layer.cols // chip.tile_cols)
-        return not layer.recurrent and (rows if layer.tensor_split == "output" else cols) >= tensor
-
-    def _exchanged(self, plan: Candidate) -> float:
-        """What one tensor rank exchanges with its replicas in a step, over all stages, on its busiest link."""
-        if plan.data == 1 or plan.data_sync == "average":
-            return 0.0
-        batch = plan.minibatch if plan.data_sync == "factors" else 0
-        return self._exchange(plan.tensor, plan.data, _strides(plan)[1], batch)
-
-    def _exchange_for(self, tensor: int, data: int, stride: int, batch: int) -> float:
-        """Dense gradients, or the factors of so many samples."""
-        words = self._job.words
-        if batch:
-            kind: CollectiveKind = "all_gather"
-            amounts = [batch * _factors(layer, tensor) * words.factor_bits / 8 for layer in self._kinds]
-        else:
-            kind = "all_reduce"
-            amounts = [layer.weights / tensor * words.gradient_bits / 8 for layer in self._kinds]
-        # experts are exchanged among some of the replicas only
-        each = [
-            0.0 if layer.routed is not None else self._busiest(kind, data, stride, nbytes)
-            for layer, nbytes in zip(self._kinds, amounts, strict=True)
-        ]
-        return float(np.array(each)[self._kind].sum())
-
-    def _busiest_for(self, kind: CollectiveKind, size: int, stride: int, nbytes: float) -> float:
-        """For how long a collective keeps the link that it keeps longest: until it ends where links are held, else what
-        its bytes take of the bandwidth."""
-        network = self._cluster.network
-        members, amounts = tuple(range(0, stride * size, stride)), (nbytes,) * size
-        chunks, active = network.chunks, network.active_chunks
-        found = cost(kind, members, amounts, network, chunks=chunks, active_chunks=active)
-        if self._in_turn:
-            return found.modelled_s
-        if not self._shared:
-            return 0.0
-        links = list(found.link_bytes)
-        carried = np.fromiter(found.link_bytes.values(), np.float64, len(links))
-        return float((carried / network.bandwidths_of(links)).max(initial=0.0))
-
-    def _collective_for(self, kind: CollectiveKind, size: int, stride: int, nbytes: float) -> float:
-        network = self._cluster.network
-        members, amounts = tuple(range(0, stride * size, stride)), (nbytes,) * size
-        chunks, active = network.chunks, network.active_chunks
-        # its latency and bytes are those of the replay, which charges nothing less
-        return cost(kind, members, amounts, network, chunks=chunks, active_chunks=active).modelled_s
+    def _average_for(self, tensor: int, data: int, stride: int, layout: Layout) -> tuple[float, float]:
+        """Seconds and joules that averagings add to each step."""
+        every = self._job.parallel.average_every
+        found = self._exchanged(tensor, self.pieces(tensor).averaged(data), stride, data)
+        counts = layout.layers_of_run.sum(axis=0)
+        alone = float((found.exchange_s + found.update_s).max())
+        links = np.tensordot(layout.layers_of, found.load, axes=([1], [0])).max(initial=0.0)
+        return max(alone, float(links)) / every, float(found.joules @ counts) / every
 
 
-def _strides(plan: Candidate) -> tuple[int, int]:
-    """What one step along tensor and data adds to an accelerator's number."""
-    sizes = {"tensor": plan.tensor, "pipeline": plan.pipeline, "data": plan.data}
-    strides, stride = {}, 1
-    for name in plan.placement:
-        strides[name] = stride
-        stride *= sizes[name]
-    return strides["tensor"], strides["data"]
-
-
-def _factors(layer: Layer, tensor: int) -> float:
-    """Elements of a sample that a rank holds of the inputs and errors of a layer, on average over the ranks and at
-    least: all of one and its share of the other."""
-    by_rows, by_cols = layer.inputs + layer.sums / tensor, layer.inputs / tensor + layer.sums
-    return {"output": by_rows, "input": by_cols}.get(layer.tensor_split or "", min(by_rows, by_cols))
+def _stacked(parts: Sequence[Flush]) -> Flush:
+    return Flush(*(np.array(column) for column in zip(*parts, strict=True)))

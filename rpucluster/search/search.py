@@ -1,7 +1,7 @@
 """`search(job, cluster)`: bound every plan, replay the promising ones, best first."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -12,11 +12,14 @@ from rpucluster.job import Job
 from rpucluster.projection.figures import figures
 from rpucluster.projection.step import Estimate, estimate
 from rpucluster.search.bounds import Bounds
+from rpucluster.search.ranking import Family, Ranking, families
 from rpucluster.search.space import Candidate, Kept, batches
 
 Objective = Literal["time", "energy", "pareto"]
 MOST_REPLAYS = 200
 """Plans that are replayed at most, unless asked otherwise."""
+BUDGET_S = 10.0
+"""Host seconds after which no more replays begin, unless asked otherwise; one is made in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +75,24 @@ class Search:
     """Of these, those whose tiles may fit."""
     bounded: int
     """Of these, those that a bound ruled out without a replay."""
+    alike: int
+    """Of the fitting ones, those whose accelerators are another one's with other numbers, and which are thus told."""
     replayed: int
     refused: int
     """Of those that were to be replayed, those that the partitioner refused."""
     unsettled_s: float | None
-    """Where replays ran out, the least that one of the others may take; None where the best is proved."""
+    """Where replays ran out, the least seconds that one of the others may take; None where the best is proved, and for
+    energies."""
+    unsettled_J: float | None
+    """The same of joules, by energy."""
     wall_s: float
+
+    @property
+    def gap(self) -> float:
+        """By how much less than the best found another plan may take, as a share of that; 0 where that is proved."""
+        if self.unsettled_J is not None:
+            return 1 - self.unsettled_J / self.found[0].energy_J
+        return 0.0 if self.unsettled_s is None else max(0.0, 1 - self.unsettled_s / self.found[0].modelled_s)
 
 
 def search(
@@ -87,6 +102,7 @@ def search(
     by: Objective = "time",
     keep: Collection[Kept] = (),
     replays: int = MOST_REPLAYS,
+    budget_s: float = BUDGET_S,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Search:
     """Look for the plan whose step is quickest, or takes the least energy, or for the front of both with accelerators.
@@ -97,32 +113,31 @@ def search(
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
     legal = list(batches(job, cluster, keep))
-    fitting = [plan for batch in legal if bounds.fits(batch.degrees) for plan in batch]
-    if not fitting:
+    plans = list(families(legal, bounds, cluster))
+    if not plans:
         raise _nothing_fits(job, cluster)
-    bound = bounds.energy_J if by == "energy" else bounds.modelled_s
-    groups: Iterable[Sequence[tuple[float, Candidate]]]
-    ranked = sorted(((bound(plan), plan) for plan in fitting), key=lambda pair: pair[0])
+    groups: list[list[Family]] = [plans]
     if by == "pareto":  # the quickest of each number of accelerators
-        ranked.sort(key=lambda pair: pair[1].accelerators)
-        groups = [list(group) for _, group in groupby(ranked, key=lambda pair: pair[1].accelerators)]
-        share = max(1, replays // len(list(groups)))
-    else:
-        groups, share = [ranked], replays
-    tally = _Tally(job, cluster, bounds, progress, replays)
+        plans.sort(key=lambda each: each.plan.accelerators)
+        groups = [list(group) for _, group in groupby(plans, key=lambda each: each.plan.accelerators)]
+    share = max(1, replays // len(groups))
+    tally = _Tally(job, cluster, progress, replays, began + budget_s)
     for group in groups:
-        tally.take(group, share, (lambda found: found.energy_J) if by == "energy" else (lambda found: found.modelled_s))
+        tally.take(Ranking(group, bounds, by == "energy"), share, by == "energy")
     if not tally.found:
         raise tally.last_refusal or _nothing_fits(job, cluster)
+    fitting = sum(each.alike * len(each.sizes) for each in plans)
     found = sorted(tally.found, key=lambda each: each.energy_J if by == "energy" else each.modelled_s)
     return Search(
         found=tuple(_front(found) if by == "pareto" else found),
         plans=sum(batch.plans for batch in legal),
-        fitting=len(fitting),
-        bounded=len(fitting) - len(tally.found) - tally.refused - tally.left,
+        fitting=fitting,
+        bounded=fitting - tally.settled - tally.left,
+        alike=fitting - sum(len(each.sizes) for each in plans),
         replayed=len(tally.found),
         refused=tally.refused,
-        unsettled_s=tally.unsettled,
+        unsettled_s=None if by == "energy" else tally.unsettled,
+        unsettled_J=tally.unsettled if by == "energy" else None,
         wall_s=time.perf_counter() - began,
     )
 
@@ -131,34 +146,28 @@ class _Tally:
     """What was replayed so far."""
 
     def __init__(
-        self, job: Job, cluster: Cluster, bounds: Bounds, progress: Callable[[int, int], None], most: int
+        self, job: Job, cluster: Cluster, progress: Callable[[int, int], None], most: int, deadline: float
     ) -> None:
-        self._job, self._cluster, self._bounds = job, cluster, bounds
-        self._progress, self._most = progress, most
+        self._job, self._cluster, self._progress = job, cluster, progress
+        self._most, self._deadline = most, deadline
         self.found: list[Found] = []
-        self.refused, self.left = 0, 0
+        self.refused, self.left, self.settled = 0, 0, 0
         self.unsettled: float | None = None
         self.last_refusal: PlanError | None = None
 
-    def take(self, ranked: Sequence[tuple[float, Candidate]], replays: int, worth: Callable[[Found], float]) -> None:
+    def take(self, ranking: Ranking, replays: int, by_energy: bool) -> None:
         """Replay plans in the order of their bounds, until these leave no chance to the rest or replays run out."""
         best, done = float("inf"), 0
-        for i, (bound, plan) in enumerate(ranked):
-            if bound >= best:
-                return
-            if done == replays:
-                rest = [b for b, _ in ranked[i:] if b < best]
-                self.left += len(rest)
+        while (each := ranking.next(best)) is not None:
+            bound, plan, bound_s, alike = each
+            if done == replays or (done and time.perf_counter() > self._deadline):
+                self.left += alike + ranking.left(best)
                 self.unsettled = bound if self.unsettled is None else min(self.unsettled, bound)
                 return
             job = with_plan(self._job, plan)
+            self.settled += alike
             try:
-                found = Found(
-                    candidate=plan,
-                    job=job,
-                    estimate=estimate(job, self._cluster),
-                    bound_s=self._bounds.modelled_s(plan),
-                )
+                found = Found(candidate=plan, job=job, estimate=estimate(job, self._cluster), bound_s=bound_s)
             except PlanError as error:
                 self.refused += 1
                 self.last_refusal = error
@@ -166,7 +175,7 @@ class _Tally:
             done += 1
             self.found.append(found)
             self._progress(len(self.found), self._most)
-            best = min(best, worth(found))
+            best = min(best, found.energy_J if by_energy else found.modelled_s)
 
 
 def with_plan(job: Job, plan: Candidate) -> Job:
@@ -199,8 +208,10 @@ def _front(found: Sequence[Found]) -> list[Found]:
 def _nothing_fits(job: Job, cluster: Cluster) -> CapacityError:
     chip = cluster.accelerator
     cells, held = job.network.weights, cluster.accelerators * chip.tiles * chip.tile_rows * chip.tile_cols
+    layers = job.network.layers
+    tiles = sum(la.arrays * -(-la.rows // chip.tile_rows) * -(-la.cols // chip.tile_cols) for la in layers)
     return CapacityError(
         f"no plan fits: {job.name} has {cells:,} weights and {cluster.name} holds {held:,} in {cluster.accelerators:,} "
-        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; raise [accelerator] tiles or a "
-        f"[network.axis] size"
+        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; it takes {-(-tiles // chip.tiles):,} "
+        f"such accelerators or more: raise [accelerator] tiles or a [network.axis] size"
     )

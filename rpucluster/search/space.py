@@ -1,5 +1,6 @@
 """Every legal way to spread a job over a cluster: `candidates`."""
 
+import math
 from collections.abc import Collection, Iterator
 from itertools import permutations, product
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -7,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.schedule import Schedule
+from rpucluster.topology import Network
 
 Sync = Literal["factors", "gradient", "average"]
 Kept = Literal["tensor", "pipeline", "data", "microbatch", "schedule", "data_sync", "placement"]
@@ -124,6 +126,42 @@ def _placements(degrees: dict[str, int]) -> list[tuple[str, ...]]:
     used = [name for name, size in degrees.items() if size > 1]
     rest = [name for name, size in degrees.items() if size == 1]
     return [(*order, *rest) for order in permutations(used)]
+
+
+def arrangement(degrees: tuple[int, int, int], placement: tuple[str, ...], network: Network) -> object:
+    """What a placement comes to on a network: placements with equal arrangements differ in the numbers of accelerators
+    only, since it does not matter which places of a switch a group has."""
+    sizes = dict(zip(("tensor", "pipeline", "data"), degrees, strict=True))
+    rooms = [axis.size for axis in network.axis]
+    lies: list[list[tuple[str, int]]] = [[] for _ in rooms]
+    k = 0
+    for name in placement:
+        left = sizes[name]
+        while left > 1:
+            while k < len(rooms) and rooms[k] == 1:
+                k += 1
+            if k == len(rooms):
+                return placement
+            here = math.gcd(left, rooms[k])
+            if here == 1 or (here < left and here < rooms[k]):
+                return placement  # groups do not divide the axes
+            lies[k].append((name, here))
+            left, rooms[k] = left // here, rooms[k] // here
+    if network.product is None:
+        return placement
+    return tuple(
+        tuple(sorted(each) if axis.kind == "switch" else each) for axis, each in zip(network.axis, lies, strict=True)
+    )
+
+
+def strides(plan: Candidate) -> tuple[int, int, int]:
+    """What one step along tensor, pipeline and data adds to an accelerator's number."""
+    sizes = {"tensor": plan.tensor, "pipeline": plan.pipeline, "data": plan.data}
+    found, stride = {}, 1
+    for name in plan.placement:
+        found[name] = stride
+        stride *= sizes[name]
+    return found["tensor"], found["pipeline"], found["data"]
 
 
 def _held(keep: Collection[Kept], name: Kept, value: Any, options: list[Any]) -> list[Any]:

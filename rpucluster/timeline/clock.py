@@ -79,7 +79,9 @@ def play(
     """
     demands, machine = _numbers(prices, held, slow, cluster)
     if compiled is None:
-        compiled = len(order.place) > INTERPRETED_OPERATIONS
+        # transfers that share links are all looked at whenever one of them begins or ends
+        work = len(order.place) * (20 if len(demands.share_link) else 1)
+        compiled = work > INTERPRETED_OPERATIONS
     state = _state(order, machine, compiled)
     if compiled:
         compiled_play()(order, demands, machine, state)

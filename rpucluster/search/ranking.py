@@ -1,0 +1,88 @@
+"""Plans that fit in the order of their bounds, plans that are alike once: `families` and `Ranking`."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from rpucluster.cluster import Cluster
+from rpucluster.schedule import Schedule
+from rpucluster.search.bounds import Bounds, Floats, Least, Mesh
+from rpucluster.search.space import Batch, Candidate, arrangement, strides
+
+
+@dataclass(kw_only=True, eq=False)
+class Family:
+    """Plans that differ in the size of their microbatches only; the one of size 1 stands for all."""
+
+    plan: Candidate
+    sizes: tuple[int, ...]
+    alike: int
+    """How many plans differ from each in the numbers of accelerators only, itself among them."""
+    least: Least
+    """Of the passes alone, until `refine` has found more."""
+    refined: bool = field(default=False, init=False)
+
+    def refine(self, bounds: Bounds) -> None:
+        """Find the bounds with transfers and updates."""
+        if not self.refined:
+            self.least, self.refined = bounds.least(self.plan, Mesh(*strides(self.plan)), self.sizes), True
+
+
+def families(batches: Iterable[Batch], bounds: Bounds, cluster: Cluster) -> Iterator[Family]:
+    """The plans of batches that fit."""
+    for degrees, group in groupby(batches, key=lambda batch: batch.degrees):
+        same = list(group)
+        placements: dict[object, list[tuple[str, ...]]] = {}
+        for placement in same[0].placements:
+            placements.setdefault(arrangement(degrees, placement, cluster.network), []).append(placement)
+        found: dict[tuple[Schedule, int], list[int]] = {}
+        for batch in same:
+            for kind in batch.schedules:
+                found.setdefault(kind, []).append(batch.microbatch)
+        for (schedule, chunks), microbatches in found.items():
+            if not bounds.fits(degrees[0], degrees[1], chunks):
+                continue
+            sizes = tuple(microbatches)
+            for sync in same[0].syncs:
+                plan = next(iter(same[0]))._replace(
+                    microbatch=1, schedule=schedule, virtual_stages=chunks, data_sync=sync
+                )
+                least = bounds.least(plan, None, sizes)
+                for alike in placements.values():
+                    yield Family(plan=plan._replace(placement=alike[0]), sizes=sizes, alike=len(alike), least=least)
+
+
+class Ranking:
+    """Plans of families, the one with the lowest bound first; bounds are refined for those that come first only."""
+
+    def __init__(self, families: Iterable[Family], bounds: Bounds, by_energy: bool) -> None:
+        self._families, self._bounds, self._by_energy = list(families), bounds, by_energy
+        self._heap = [
+            (bound, i, k, False)
+            for i, family in enumerate(self._families)
+            for k, bound in enumerate(self._of(family).tolist())
+        ]
+        heapq.heapify(self._heap)
+
+    def _of(self, family: Family) -> Floats:
+        return family.least.joules if self._by_energy else family.least.seconds
+
+    def next(self, below: float) -> tuple[float, Candidate, float, int] | None:
+        """The plan with the lowest bound, that bound, the one of its seconds and how many are like it; None where none
+        has a bound below a number."""
+        while self._heap and self._heap[0][0] < below:
+            bound, i, k, refined = self._heap[0]
+            family = self._families[i]
+            if refined:
+                heapq.heappop(self._heap)
+                plan = family.plan._replace(microbatch=family.sizes[k])
+                return bound, plan, float(family.least.seconds[k]), family.alike
+            family.refine(self._bounds)
+            # what is known without transfers and updates stays a bound
+            heapq.heapreplace(self._heap, (max(bound, float(self._of(family)[k])), i, k, True))
+        return None
+
+    def left(self, below: float) -> int:
+        """How many plans have bounds below a number."""
+        return sum(self._families[i].alike for bound, i, *_ in self._heap if bound < below)
