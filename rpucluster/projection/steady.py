@@ -43,27 +43,24 @@ class Steady:
         """
         price = prices_on(cluster)
         all_microbatches = self.job.train.minibatch // self.job.train.microbatch
-        best: tuple[float, Sums, str] | None = None
+        best: tuple[Extended, Folding] | None = None
         for folding in foldings_of(self.plan, self.job, cluster, all_microbatches):
             sizes = [folding.size(number) for number in folding.replayed]
             short = sum(stages * microbatches for stages, microbatches in sizes)
             if folding.replayed[-1] >= folding.last or self.worth * short > self.plan.pipeline * all_microbatches:
                 break
             found = extended([self._short(folding, n, cluster, price) for n in folding.replayed], folding)
-            if best is None or found.doubt < best[0]:
-                cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
-                step = replace(
-                    found.step,
-                    energy_J=dict(cost.energy_J) | {"idle": found.step.energy_J["idle"]},
-                    link_bytes=cost.link_bytes,
-                    operations=cost.operations,
-                )
-                best = found.doubt, step, self._told(found, sizes, all_microbatches)
-            if best[0] <= AGREE:
+            if best is None or found.doubt < best[0].doubt:
+                best = found, folding
+            if found.doubt <= AGREE:
                 break
-        if best is None or (best[0] > AGREE and not self.must):
+        if best is None or (best[0].doubt > AGREE and not self.must):
             return None
-        return best[1:]
+        found, folding = best
+        cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
+        energy = dict(cost.energy_J) | {"idle": found.step.energy_J["idle"]}
+        step = replace(found.step, energy_J=energy, link_bytes=cost.link_bytes, operations=cost.operations)
+        return step, self._told(found, [folding.size(number) for number in folding.replayed], all_microbatches)
 
     def _short(self, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price]) -> Sums:
         stages, microbatches = folding.size(number)

@@ -102,13 +102,11 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
         check_buffers(buffer_uses(lower(plan, job, written=written), plan, job), cluster)
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
     average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
-    about = 0 if written is None else _about(plan, job, written)
-    short = symmetry is None or about <= SHORT_OPERATIONS
-    steady = (
-        None
-        if whole or short or symmetry is None
-        else Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
-    )
+    steady = None
+    if symmetry is not None and not whole:
+        about = _about(plan, job, symmetry.written)
+        if about > SHORT_OPERATIONS:
+            steady = Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
     return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={})
 
 
