@@ -1,12 +1,17 @@
 """How far updates of each device model, option and preset, as compiled, are from the statistics of aihwkit.
 
-Run from the root of the repository: ``python -m benchmarks.device_zscores`` writes benchmarks/device_zscores.md.  z is
-the difference of the mean, or of the variance, of a cell's change over its standard error, both sides' taken together.
+    python benchmarks/device_zscores.py
+
+writes device_zscores.md beside this file.  z is the difference of the mean, or of the variance, of a cell's change over
+its standard error, both sides' taken together.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.device_statistics import COPIES, FILE, META, changes, device_of, scores
 from tests.grids import rms
