@@ -2,15 +2,17 @@
 
     python benchmarks/kill_tests.py [ACCELERATOR_KILLS] [DRIVER_KILLS] [SEED]
 
-Small networks on digits with a checkpoint every 20 steps, under several plans.  Three parts:
+Small networks on digits, under several plans.  Three parts:
 
-* accelerators: while a run trains on Ray, one of its actors' processes is killed at random moments;
-* driver: the command is killed at random moments, most of them after its first checkpoint, its children are left to
-  end by themselves, and --resume goes on;
+* accelerators, a checkpoint every 100 steps: while a run trains on Ray, one of its actors' processes is killed at
+  random moments.  Bringing the others back takes longer than the steps of a checkpoint: moments uniform in time would
+  hardly meet training: three in four are up to two seconds after training has been heard of again, the rest anywhere;
+* driver, a checkpoint every 20 steps: the command is killed at random moments, most of them after its first checkpoint,
+  its children are left to end by themselves, and --resume goes on;
 * driver, another plan: the same, and each resume has a plan of its own, on Ray or in one process.
 
-Moments are uniform in time, so they fall into starting, training, writing of checkpoints and restoring.  Only processes
-that this script has started are killed, by their number.  Writes kill_tests.json and kill_tests.md beside this file.
+Moments fall into starting, training, writing of checkpoints and restoring.  Only processes that this script has started
+are killed, by their number.  Writes kill_tests.json and kill_tests.md beside this file.
 """
 
 import json
@@ -43,7 +45,9 @@ from tests.specs import make_cluster, make_job
 ROOT = Path(__file__).parent.parent
 KILLS_PER_RUN = 10
 LONGEST_PAUSE_S = 8.0
-"""Between kills, and from a start of the command to its kill, at most."""
+"""Between kills that may fall anywhere, and from a start of the command to its kill, at most."""
+INTO_TRAINING_S = 2.0
+"""After which a kill that waits for training comes, at most."""
 PATIENCE_S = 10.0
 """In which children of a driver that was killed have to end."""
 TRANSFER = {"algorithm": {"kind": "tiki_taka", "gamma": 0.3, "transfer_every": 3, "transfer_columns": 2}}
@@ -57,10 +61,10 @@ JOBS: dict[str, dict[str, Any]] = {
 PLANS = ({"tensor": 1}, {"tensor": 2}, {"tensor": 3}, {"pipeline": 2}, {"tensor": 2, "pipeline": 2}, {"pipeline": 3})
 
 
-def job_of(tables: dict[str, Any], epochs: int) -> Job:
+def job_of(tables: dict[str, Any], epochs: int, checkpoint_every: str) -> Job:
     """640 samples in 80 steps an epoch, by whatever number of replicas."""
     train = {"epochs": epochs} | tables.get("train", {})
-    host = {"checkpoint_every": "20 steps", "restarts": 10_000}
+    host = {"checkpoint_every": checkpoint_every, "restarts": 10_000}
     data = {"train_samples": 640}
     return make_job(**(tables | {"train": train, "run": host, "data": data}))
 
@@ -85,21 +89,37 @@ class Killer(threading.Thread):
         self.enough = threading.Event()
         self.when: list[str] = []
         self.restarts = 0
-        self.training = False
+        self.training = threading.Event()
 
     def progress(self, now: Progress) -> None:
         self.restarts += now.phase == "restart"
-        self.training = now.phase not in ("start", "restart")
+        if now.phase in ("start", "restart"):
+            self.training.clear()
+        else:
+            self.training.set()
+
+    def stop(self) -> None:
+        self.enough.set()
+        self.training.set()
 
     def run(self) -> None:
-        while len(self.when) < self.kills and not self.enough.wait(self.chance.uniform(0, LONGEST_PAUSE_S)):
+        while len(self.when) < self.kills and not self._waited_in_vain():
             alive = accelerators(os.getpid())
             if not alive:
                 continue
             writing = any((self.folder / "checkpoint").glob(".step-*"))
+            trains = self.training.is_set()
+            self.training.clear()
             os.kill(self.chance.choice(alive), signal.SIGKILL)
-            moment = "training" if self.training else "starting, restoring, or training before the first report"
+            moment = "training" if trains else "starting, restoring, or training before the first report"
             self.when.append("writing a checkpoint" if writing else moment)
+
+    def _waited_in_vain(self) -> bool:
+        """Whether the run has ended before the next moment came."""
+        if self.chance.random() < 0.25:
+            return self.enough.wait(self.chance.uniform(0, LONGEST_PAUSE_S))
+        self.training.wait()
+        return self.enough.wait(self.chance.uniform(0, INTO_TRAINING_S))
 
 
 def kill_accelerators(kills: int, chance: random.Random, work: Path) -> list[dict[str, Any]]:
@@ -108,14 +128,14 @@ def kill_accelerators(kills: int, chance: random.Random, work: Path) -> list[dic
     with ray_session(None):
         while (done := sum(row["kills"] for row in rows)) < kills:
             name = list(JOBS)[len(rows) % len(JOBS)]
-            job, folder = job_of(JOBS[name], 16), work / f"killed-{len(rows)}"
+            job, folder = job_of(JOBS[name], 80, "100 steps"), work / f"killed-{len(rows)}"
             if name not in expected:
                 expected[name] = undisturbed(job, work / f"undisturbed-{name}")
             killer = Killer(chance, min(KILLS_PER_RUN, kills - done), folder)
             killer.start()
             began = time.perf_counter()
             found = run(job, make_cluster(), out=folder, progress=killer.progress)
-            killer.enough.set()
+            killer.stop()
             killer.join()
             rows.append(
                 {
@@ -138,7 +158,7 @@ def kill_accelerators(kills: int, chance: random.Random, work: Path) -> list[dic
 def kill_driver(kills: int, chance: random.Random, work: Path, other_plans: bool) -> dict[str, Any]:
     """Start, kill, resume, kill, ... until there were enough kills; then let it end."""
     name = "other plans" if other_plans else "same plan"
-    job, folder = job_of({"parallel": {"tensor": 2}}, 100), work / f"driver-{name}"
+    job, folder = job_of({"parallel": {"tensor": 2}}, 100, "20 steps"), work / f"driver-{name}"
     (work / "job.toml").write_text(write_toml(job))
     (work / "cluster.toml").write_text(write_toml(make_cluster()))
     expected = undisturbed(job, work / f"undisturbed-driver-{name}")
