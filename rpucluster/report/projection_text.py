@@ -19,15 +19,16 @@ def print_projection(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], co
     thresholds = any("threshold" in row for row in fitting)
     heads = (
         ">weights",
-        ">accelerators",
-        ">T x P x D",
-        ">modelled step",
-        ">samples/s",
-        ">energy/step",
-        ">exposed comm.",
+        ">accele-\nrators",
+        ">TxPxD",
+        ">modelled\nstep",
+        ">samples\nper s",
+        ">energy\nper step",
+        ">exposed\ncomm.",
     )
-    more = (">enough bandwidth",) if thresholds else ()
-    table = new_table(*(f">{key}" for key in keys), *heads, *more, ">training")
+    more = (">enough\nbandwidth",) if thresholds else ()
+    table = new_table(*(">" + key.replace(".", ".\n") for key in keys), *heads, *more, ">training")
+    table.padding = (0, 1, 0, 0)  # so that the usual columns fit 80 characters
     add_rows(
         table,
         (
@@ -35,7 +36,7 @@ def print_projection(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], co
                 *(_value(row[key]) for key in keys),
                 format_count(row["weights"]),
                 f"{row['accelerators']:,}",
-                f"{row['tensor']} x {row['pipeline']} x {row['data']}",
+                f"{row['tensor']}x{row['pipeline']}x{row['data']}",
                 format_quantity(row["modelled_step_s"], "time") + ("" if row["exact"] else " ~"),
                 "-" if row["samples_per_s"] is None else format_count(row["samples_per_s"]),
                 format_quantity(row["modelled_energy_J"], "energy"),
