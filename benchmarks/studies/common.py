@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from rpucluster.errors import InputError
 from rpucluster.projection.rows import Projection, project
+from rpucluster.report.drawing import LOOK
 
 HERE: Final = Path(__file__).parent
 IMAGES: Final = HERE.parent.parent / "docs/images"
@@ -23,16 +24,6 @@ PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "bubble_s": ("waiting in the pipeline", "#d9dde3"),
 }
 """Parts of a step as the figures show them; `arrays` is the sum of the three cycles."""
-STYLE: Final[dict[str, Any]] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e8ee",
-    "legend.fontsize": 8,
-    "legend.edgecolor": "none",
-}
 _KEPT: Final = (
     "weights", "accelerators", "tiles", "tensor", "pipeline", "data", "global_batch", "microbatch", "modelled_step_s",
     "samples_per_s", "modelled_energy_J", "communication_fraction", "exact", "why_not_exact", "forward_s", "backward_s",
@@ -83,4 +74,4 @@ def write(figure: Figure, name: str) -> None:
 
 def style() -> Any:
     """The look of all figures, as a context."""
-    return mpl.rc_context(STYLE)
+    return mpl.rc_context(LOOK | {"legend.fontsize": 8})

@@ -1,11 +1,9 @@
 """Figures as PNG and SVG: error by epoch, and error against a swept parameter, beside the reference and its mark."""
 
-import io
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,25 +12,10 @@ from matplotlib.figure import Figure
 from rpucluster.experiments.confidence import Confidence, Reference
 from rpucluster.experiments.points import PENALTY
 from rpucluster.experiments.results import PanelResult, PointResult
-from rpucluster.files import write_atomically
+from rpucluster.report.drawing import CURVES, LOOK, write_drawing
 
 OURS, CONTROL, REFERENCE = "#0072b2", "#2b3440", "#d55e00"
 _SHARED = ("ours, mean of the runs (dots)", "floating point", "0.3 % above it")
-CURVES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7f5539")
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e8ee",
-    "legend.fontsize": 7.5,
-    "legend.title_fontsize": 7.5,
-    "legend.edgecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rpucluster",  # so that the same results make the same file
-}
 
 
 def draw(folder: Path, name: str, results: Sequence[PanelResult], note: str) -> list[Path]:
@@ -44,15 +27,15 @@ def draw(folder: Path, name: str, results: Sequence[PanelResult], note: str) -> 
     there = [result for result in results if any(point.records for point in result.points)]
     swept = [result for result in there if result.panel.swept]
     files = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(LOOK | {"axes.titlelocation": "left"}):
         if swept:
             figure = _grid(swept, _sweep, note, columns=3, width=4.3)
             handles = {label: h for h, label in zip(*figure.axes[0].get_legend_handles_labels(), strict=True)}
             shared = [label for label in _SHARED if label in handles]
             figure.legend([handles[label] for label in shared], shared, loc="outside upper center", ncols=len(shared))
-            files += _write(folder / name, figure)
+            files += write_drawing(folder / name, figure)
         if there:
-            files += _write(folder / f"{name}_curves", _grid(there, _by_epoch, note, columns=2, width=7.0))
+            files += write_drawing(folder / f"{name}_curves", _grid(there, _by_epoch, note, columns=2, width=7.0))
     return files
 
 
@@ -166,14 +149,3 @@ def _told(reference: Reference) -> str:
 
 def _mean(point: PointResult) -> float:
     return sum(point.errors) / len(point.errors)
-
-
-def _write(stem: Path, figure: Figure) -> list[Path]:
-    files = []
-    for kind, metadata in (("png", None), ("svg", {"Date": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=150, metadata=metadata)
-        path = stem.with_name(f"{stem.name}.{kind}")
-        write_atomically(path, content.getvalue())
-        files.append(path)
-    return files

@@ -1,6 +1,5 @@
 """Drawings of a projection as PNG and SVG: scaling, where the step goes, and the bandwidth that is enough."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rpucluster.files import write_atomically
+from rpucluster.report.drawing import CURVES, LOOK, write_drawing
 from rpucluster.units import format_quantity
 
 MOST_CURVES, MOST_BARS, MOST_TICKS = 8, 40, 6
@@ -23,23 +22,10 @@ PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "bubble_s": ("bubble", "#d9dde3"),
 }
 """Columns of a step's parts, their names and colours."""
-_CURVES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7f5539")
 _SCALED: Final = {
     "modelled_step_s": "modelled step (s)",
     "samples_per_s": "samples per second",
     "modelled_energy_J": "energy of a step (J)",
-}
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e8ee",
-    "legend.fontsize": 7.5,
-    "legend.edgecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rpucluster",  # so that the same rows make the same file
 }
 
 Row = Mapping[str, Any]
@@ -53,12 +39,12 @@ def draw(folder: Path, rows: Sequence[Row], units: Mapping[str, str | None]) -> 
     """
     numeric = [key for key in units if all(isinstance(row[key], int | float) for row in rows)]
     files: list[Path] = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(LOOK):
         if numeric and len({row[numeric[0]] for row in rows}) > 1:
-            files += _write(folder / "scaling", _scaling(rows, numeric[0], units))
-        files += _write(folder / "breakdown", _breakdown(rows, units))
+            files += write_drawing(folder / "scaling", _scaling(rows, numeric[0], units))
+        files += write_drawing(folder / "breakdown", _breakdown(rows, units))
         if any(row.get("threshold_B_per_s") for row in rows):
-            files += _write(folder / "threshold", _threshold(rows, numeric, units))
+            files += write_drawing(folder / "threshold", _threshold(rows, numeric, units))
     return files
 
 
@@ -71,7 +57,7 @@ def _scaling(rows: Sequence[Row], key: str, units: Mapping[str, str | None]) -> 
     figure = Figure(figsize=(4.0 * len(_SCALED), 3.6), layout="constrained")
     others = {other: unit for other, unit in units.items() if other != key}
     for axis, (column, name) in zip(figure.subplots(1, len(_SCALED)), _SCALED.items(), strict=True):
-        for colour, (label, those) in zip(_CURVES, _grouped(rows, others).items(), strict=False):
+        for colour, (label, those) in zip(CURVES, _grouped(rows, others).items(), strict=False):
             there = sorted((row[key], row[column]) for row in those if row[column])
             axis.plot(*zip(*there, strict=True), "o-", color=colour, markersize=4, label=label)
         first = min(rows, key=lambda row: row[key])
@@ -111,14 +97,14 @@ def _threshold(rows: Sequence[Row], numeric: Sequence[str], units: Mapping[str, 
     if numeric and len({row[numeric[0]] for row in there}) > 1:
         key = numeric[0]
         others = {other: unit for other, unit in units.items() if other != key}
-        for colour, (label, those) in zip(_CURVES, _grouped(there, others).items(), strict=False):
+        for colour, (label, those) in zip(CURVES, _grouped(there, others).items(), strict=False):
             points = sorted((row[key], row["threshold_B_per_s"]) for row in those)
             axis.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=label)
         _both_logarithmic(axis, key, units[key], there)
         if others:
             axis.legend()
     else:
-        axis.barh(range(len(there)), [row["threshold_B_per_s"] for row in there], color=_CURVES[0])
+        axis.barh(range(len(there)), [row["threshold_B_per_s"] for row in there], color=CURVES[0])
         axis.set_yticks(range(len(there)), [label_of(row, units) for row in there])
         axis.set_xscale("log")
         axis.invert_yaxis()
@@ -149,14 +135,3 @@ def _value(value: Any, unit: str | None) -> str:
         return format_quantity(value, "bandwidth")
     text = f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     return f"{text} {unit}" if unit else text
-
-
-def _write(stem: Path, figure: Figure) -> list[Path]:
-    files = []
-    for kind, metadata in (("png", None), ("svg", {"Date": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=150, metadata=metadata)
-        path = stem.with_suffix(f".{kind}")
-        write_atomically(path, content.getvalue())
-        files.append(path)
-    return files
