@@ -5,7 +5,7 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class RayPool(Pool):
     `MissingPackageError` where Ray is not installed and `AcceleratorError` where no actor can be started, or nodes of
     the cluster at `address` have no room or other software.
     """
+
+    ahead = 1
 
     def __init__(
         self, job: Job, cluster: Cluster, plan: Plan, *, address: str | None = None, folder: Path | None = None
@@ -131,6 +133,16 @@ class RayPool(Pool):
         before, self._submitted = self._submitted, []
         self._results(before, working=True)
         return self._results([getattr(host, method).remote(*args) for host in self._hosts])
+
+    def _ask(self, method: str) -> Callable[[], list[Any]]:
+        before, self._submitted = self._submitted, []
+        asked = [getattr(host, method).remote() for host in self._hosts]
+
+        def results() -> list[Any]:
+            self._results(before, working=True)
+            return self._results(asked)
+
+        return results
 
     def _results(self, refs: list[Any], working: bool = False) -> list[Any]:
         """Wait for all; of several failures, raise the one that explains the others."""
