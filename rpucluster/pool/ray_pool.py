@@ -5,6 +5,7 @@ import secrets
 import select
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,9 +44,11 @@ class HostActor(Host):
         ray = import_ray()
         return str(ray.get_runtime_context().get_node_id()), str(ray.util.get_node_ip_address()), os.getpid()
 
-    def listen_on(self, token: bytes, one_node: bool) -> Address:
-        """`listen` on loopback where all hosts are on one node."""
-        return self.listen(token, "127.0.0.1" if one_node else self.place()[1])
+    def listen_on(self, token: bytes, hosts: Mapping[str, int]) -> Address:
+        """`listen`, knowing how many hosts each node has: on loopback where it is one, awake where all have cores."""
+        node, address, _ = self.place()
+        awake = hosts[node] * self._threads <= (os.cpu_count() or 1)
+        return self.listen(token, "127.0.0.1" if len(hosts) == 1 else address, awake)
 
 
 class RayPool(Pool):
@@ -85,8 +88,8 @@ class RayPool(Pool):
             places = self._everywhere("place")  # waits until every array is there
             self._open_processes(places)
             if count > 1:
-                one_node = len({node for node, _, _ in places}) == 1
-                found = self._everywhere("listen_on", secrets.token_bytes(32), one_node)
+                on_nodes = dict(Counter(node for node, _, _ in places))
+                found = self._everywhere("listen_on", secrets.token_bytes(32), on_nodes)
                 self._everywhere("connect", dict(enumerate(found)))
         except BaseException:
             self.close()
