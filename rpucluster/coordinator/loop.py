@@ -278,16 +278,7 @@ class Loop:
     def _tell_stopping(
         self, message: str = "finishing the steps under way and writing a checkpoint; Ctrl-C again stops at once"
     ) -> None:
-        self.setting.report(
-            Progress(
-                phase="stopping",
-                epoch=self.epoch + 1,
-                epochs=self.job.train.epochs,
-                step=self.step,
-                steps=self.steps_per_epoch,
-                message=message,
-            )
-        )
+        self.setting.report(replace(self._progress(), phase="stopping", message=message))
 
 
 def _batches(total: int, size: int) -> Iterator[Any]:

@@ -84,9 +84,9 @@ class Pool(ABC):
 
         Raises `RunError` where the system refused to write.
         """
-        if not wait and self._everywhere("is_saving").count(True):
+        if not wait and any(self._aside("is_saving")):
             return None
-        return [file for part in self._everywhere("saved") for file in part]
+        return [file for part in (self._everywhere if wait else self._aside)("saved") for file in part]
 
     def restore(self, files: Mapping[Path, WrittenFile], counters: Mapping[int, Counters]) -> None:
         """Continue from the files of a checkpoint, and from these counters.
@@ -106,6 +106,10 @@ class Pool(ABC):
     @abstractmethod
     def _everywhere(self, method: str, *args: Any) -> list[Any]:
         """Call a method of every host and wait for the results."""
+
+    def _aside(self, method: str) -> list[Any]:
+        """Call a method of every host that may come in the middle of what was submitted, and wait for the results."""
+        return self._everywhere(method)
 
     def _ask(self, method: str) -> Callable[[], list[Any]]:
         """Call a method of every host after what was submitted; what this returns waits for the results."""

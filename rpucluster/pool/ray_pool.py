@@ -26,8 +26,6 @@ from rpucluster.pool.local import Pool
 from rpucluster.pool.ray_session import import_ray, start_ray
 from rpucluster.pool.rooms import Rooms
 
-STEPS_PER_CALL = 64
-"""Steps that an actor performs for one Ray call: it costs a millisecond, and what it returns is noticed only then."""
 _PATIENCE_S = 600.0
 """How long actors may take to start."""
 _END_S = 2.0
@@ -100,12 +98,16 @@ class RayPool(Pool):
         self._everywhere("set_data", name, *shared)
 
     def perform(self, name: str, data: str, steps: Steps) -> None:
-        for start in range(0, len(steps), STEPS_PER_CALL):
-            part = self._ray.put(steps.part(start, start + STEPS_PER_CALL))
-            self._submitted += [host.perform.remote(name, data, part) for host in self._hosts]
+        # as part of the call: a look into shared memory would cost each host a millisecond
+        self._submitted += [host.perform.remote(name, data, steps) for host in self._hosts]
 
     def save(self, folder: Path) -> dict[int, Counters]:
         return super().save(folder.resolve())  # actors work in folders of their own
+
+    def _aside(self, method: str) -> list[Any]:
+        return self._results(
+            [getattr(host, method).options(concurrency_group="watch").remote() for host in self._hosts]
+        )
 
     def close(self) -> None:
         for host in self._hosts:
