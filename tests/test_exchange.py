@@ -16,10 +16,10 @@ from rpucluster.exchange import Exchange, PeerLostError, _decode, _encode
 TOKEN = secrets.token_bytes(32)
 
 
-@pytest.fixture
-def three() -> Any:
+@pytest.fixture(params=[False, True], ids=["asleep", "awake"])
+def three(request: pytest.FixtureRequest) -> Any:
     """Three hosts that are connected to each other."""
-    hosts = [Exchange(number, TOKEN) for number in range(3)]
+    hosts = [Exchange(number, TOKEN, awake=request.param) for number in range(3)]
     addresses = {number: host.address for number, host in enumerate(hosts)}
     threads = [threading.Thread(target=host.connect, args=(addresses, 10.0)) for host in hosts]
     for thread in threads:

@@ -45,7 +45,13 @@ class Caller:
     def __init__(self, callbacks: Sequence[Callbacks]) -> None:
         self.asked = False
         self.error: Exception | None = None
-        self._callbacks = callbacks
+        self.may_end = any(told.on_step or told.on_epoch for told in callbacks)
+        """Whether a step or an epoch may be the last for one of them, so that none may follow before it was told."""
+        self._callbacks = list(callbacks)
+
+    def also(self, callbacks: Callbacks) -> None:
+        """Call these too, which never ask for the end."""
+        self._callbacks.append(callbacks)
 
     def before(self, first: int, stop: int) -> int:
         """Where steps from `first` up to `stop` are interrupted for `on_step`: the step after which, or `stop`."""

@@ -13,9 +13,10 @@ from rpucluster.config import write_toml
 from rpucluster.coordinator.callbacks import Callbacks, Caller, StoppedByCallbackError
 from rpucluster.coordinator.events import Progress, Report
 from rpucluster.coordinator.experiment import experiment, plan_digest
-from rpucluster.coordinator.loop import Loop, Setting
+from rpucluster.coordinator.loop import Loop
 from rpucluster.coordinator.position import Position
 from rpucluster.coordinator.resume import Source, counters_for, find, position_in, require_same
+from rpucluster.coordinator.setting import Setting
 from rpucluster.coordinator.status import StatusFile
 from rpucluster.coordinator.tensorboard import Scalars, event_writer
 from rpucluster.data import Dataset, check_against, load_data
@@ -91,14 +92,13 @@ def run(
         directory = RunDirectory.continued(resume.directory.path)
     else:
         directory = RunDirectory.create(out, job.name)
-    listeners = [] if callbacks is None else [callbacks]
     setting = Setting(
         job=job,
         modelled=modelled,
         data=data,
         directory=directory,
         report=StatusFile(directory.path, progress if progress is not None else lambda _: None),
-        caller=Caller(listeners),
+        caller=Caller([] if callbacks is None else [callbacks]),
         told={
             "rpucluster": __version__,
             "job": write_toml(job),
@@ -113,7 +113,7 @@ def run(
         if tensorboard:
             scalars = Scalars(directory.path / "tensorboard", start.steps)
             at_end.callback(scalars.close)
-            listeners.append(scalars.callbacks())
+            setting.caller.also(scalars.callbacks())
         try:
             _write_what_is_known(setting, job, cluster)
             return _attempts(setting, cluster, executor, address, start, resume, as_new)

@@ -46,7 +46,7 @@ class Host:
     def __init__(self, host: int, host_of: Mapping[int, int], job: Job, cluster: Cluster, plan: Plan) -> None:
         # the bits of a product depend on how many threads share it
         self._limits = threadpool_limits(limits=1, user_api="blas")
-        self._host, self._host_of = host, dict(host_of)
+        self._host, self._host_of, self._threads = host, dict(host_of), job.run.threads
         self._accelerators = {
             number: Accelerator(number, job, cluster.accelerator, plan)
             for number, its_host in self._host_of.items()
@@ -61,9 +61,9 @@ class Host:
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[Written] | None = None
 
-    def listen(self, token: bytes, interface: str) -> Address:
-        """Open the socket at which the other hosts of the pool will call."""
-        self._exchange = Exchange(self._host, token, interface)
+    def listen(self, token: bytes, interface: str, awake: bool) -> Address:
+        """Open the socket at which the other hosts of the pool will call; `awake` as `Exchange` says."""
+        self._exchange = Exchange(self._host, token, interface, awake=awake)
         return self._exchange.address
 
     def connect(self, addresses: Mapping[int, Address]) -> None:

@@ -1,7 +1,7 @@
 """What a pool of accelerators is, and the one in this process."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Pool(ABC):
 
     notices: tuple[str, ...] = ()
     """What is worth telling about where they live, a line each."""
+    ahead: int = 0
+    """How many runs of steps it takes before the score of the first need be asked for: 0 where nothing is gained."""
 
     def load(self, name: str, program: Program) -> None:
         """Give a program to every accelerator, once."""
@@ -40,9 +42,18 @@ class Pool(ABC):
 
         Raises `AcceleratorError` if an accelerator was lost, or what an accelerator raised.
         """
-        scores = {number: score for part in self._everywhere("take_score") for number, score in part.items()}
-        # always in the same order, so that the sum does not depend on who hosts whom
-        return sum((scores[number] for number in sorted(scores)), Score())
+        return self.ask_score()()
+
+    def ask_score(self) -> Callable[[], Score]:
+        """Have scores taken after the steps so far; what this returns waits for them as `take_score` does."""
+        asked = self._ask("take_score")
+
+        def score() -> Score:
+            scores = {number: score for part in asked() for number, score in part.items()}
+            # always in the same order, so that the sum does not depend on who hosts whom
+            return sum((scores[number] for number in sorted(scores)), Score())
+
+        return score
 
     def weights(self, layer: int, rows: tuple[int, int]) -> dict[int, Any]:
         """`Accelerator.weights` by accelerator, of those that hold some of these rows of the layer."""
@@ -50,7 +61,12 @@ class Pool(ABC):
 
     def counts(self) -> dict[int, Counts]:
         """`Accelerator.counts` by accelerator."""
-        return {number: c for part in self._everywhere("counts") for number, c in part.items()}
+        return self.ask_counts()()
+
+    def ask_counts(self) -> Callable[[], dict[int, Counts]]:
+        """Have counts taken after the steps so far; what this returns waits for them."""
+        asked = self._ask("counts")
+        return lambda: {number: c for part in asked() for number, c in part.items()}
 
     def spent(self) -> list[Spent]:
         """Where the time of each worker went while it performed steps."""
@@ -68,9 +84,9 @@ class Pool(ABC):
 
         Raises `RunError` where the system refused to write.
         """
-        if not wait and self._everywhere("is_saving").count(True):
+        if not wait and any(self._aside("is_saving")):
             return None
-        return [file for part in self._everywhere("saved") for file in part]
+        return [file for part in (self._everywhere if wait else self._aside)("saved") for file in part]
 
     def restore(self, files: Mapping[Path, WrittenFile], counters: Mapping[int, Counters]) -> None:
         """Continue from the files of a checkpoint, and from these counters.
@@ -90,6 +106,15 @@ class Pool(ABC):
     @abstractmethod
     def _everywhere(self, method: str, *args: Any) -> list[Any]:
         """Call a method of every host and wait for the results."""
+
+    def _aside(self, method: str) -> list[Any]:
+        """Call a method of every host that may come in the middle of what was submitted, and wait for the results."""
+        return self._everywhere(method)
+
+    def _ask(self, method: str) -> Callable[[], list[Any]]:
+        """Call a method of every host after what was submitted; what this returns waits for the results."""
+        results = self._everywhere(method)
+        return lambda: results
 
 
 class LocalPool(Pool):

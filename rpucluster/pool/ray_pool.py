@@ -5,7 +5,8 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,6 @@ from rpucluster.pool.local import Pool
 from rpucluster.pool.ray_session import import_ray, start_ray
 from rpucluster.pool.rooms import Rooms
 
-STEPS_PER_CALL = 64
-"""Steps that an actor performs for one Ray call: it costs a millisecond, and what it returns is noticed only then."""
 _PATIENCE_S = 600.0
 """How long actors may take to start."""
 _END_S = 2.0
@@ -43,9 +42,11 @@ class HostActor(Host):
         ray = import_ray()
         return str(ray.get_runtime_context().get_node_id()), str(ray.util.get_node_ip_address()), os.getpid()
 
-    def listen_on(self, token: bytes, one_node: bool) -> Address:
-        """`listen` on loopback where all hosts are on one node."""
-        return self.listen(token, "127.0.0.1" if one_node else self.place()[1])
+    def listen_on(self, token: bytes, hosts: Mapping[str, int]) -> Address:
+        """`listen`, knowing how many hosts each node has: on loopback where it is one, awake where all have cores."""
+        node, address, _ = self.place()
+        awake = hosts[node] * self._threads <= (os.cpu_count() or 1)
+        return self.listen(token, "127.0.0.1" if len(hosts) == 1 else address, awake)
 
 
 class RayPool(Pool):
@@ -56,6 +57,8 @@ class RayPool(Pool):
     `MissingPackageError` where Ray is not installed and `AcceleratorError` where no actor can be started, or nodes of
     the cluster at `address` have no room or other software.
     """
+
+    ahead = 1
 
     def __init__(
         self, job: Job, cluster: Cluster, plan: Plan, *, address: str | None = None, folder: Path | None = None
@@ -83,8 +86,8 @@ class RayPool(Pool):
             places = self._everywhere("place")  # waits until every array is there
             self._open_processes(places)
             if count > 1:
-                one_node = len({node for node, _, _ in places}) == 1
-                found = self._everywhere("listen_on", secrets.token_bytes(32), one_node)
+                on_nodes = dict(Counter(node for node, _, _ in places))
+                found = self._everywhere("listen_on", secrets.token_bytes(32), on_nodes)
                 self._everywhere("connect", dict(enumerate(found)))
         except BaseException:
             self.close()
@@ -95,12 +98,16 @@ class RayPool(Pool):
         self._everywhere("set_data", name, *shared)
 
     def perform(self, name: str, data: str, steps: Steps) -> None:
-        for start in range(0, len(steps), STEPS_PER_CALL):
-            part = self._ray.put(steps.part(start, start + STEPS_PER_CALL))
-            self._submitted += [host.perform.remote(name, data, part) for host in self._hosts]
+        # as part of the call: a look into shared memory would cost each host a millisecond
+        self._submitted += [host.perform.remote(name, data, steps) for host in self._hosts]
 
     def save(self, folder: Path) -> dict[int, Counters]:
         return super().save(folder.resolve())  # actors work in folders of their own
+
+    def _aside(self, method: str) -> list[Any]:
+        return self._results(
+            [getattr(host, method).options(concurrency_group="watch").remote() for host in self._hosts]
+        )
 
     def close(self) -> None:
         for host in self._hosts:
@@ -131,6 +138,16 @@ class RayPool(Pool):
         before, self._submitted = self._submitted, []
         self._results(before, working=True)
         return self._results([getattr(host, method).remote(*args) for host in self._hosts])
+
+    def _ask(self, method: str) -> Callable[[], list[Any]]:
+        before, self._submitted = self._submitted, []
+        asked = [getattr(host, method).remote() for host in self._hosts]
+
+        def results() -> list[Any]:
+            self._results(before, working=True)
+            return self._results(asked)
+
+        return results
 
     def _results(self, refs: list[Any], working: bool = False) -> list[Any]:
         """Wait for all; of several failures, raise the one that explains the others."""
