@@ -54,7 +54,7 @@ def backward_run(draft: Draft, layers: Sequence[LayerPlan], replicas: Sequence[i
         if layer.shape.dispatch and draft.plan.expert > 1:
             to_experts(draft, layer, replicas[0], microbatch, "error")
         for replica in replicas:
-            _prepare_back(draft, layer, replica, microbatch)
+            _prepare(draft, layer, replica, microbatch, back=True)
 
 
 def digital(
@@ -88,46 +88,27 @@ def digital(
     return op
 
 
-def _prepare(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
-    """What comes before the arrays; each rank prepares what it needs."""
-    if not layer.shape.prepare_operations:
+def _prepare(draft: Draft, layer: LayerPlan, replica: int, microbatch: int, *, back: bool = False) -> None:
+    """What comes before the arrays, or follows them on the way back; each rank prepares what it needs."""
+    operations = layer.shape.prepare_back_operations if back else layer.shape.prepare_operations
+    if not operations:
         return
+    kind: DigitalKind = "prepare_back" if back else "prepare"
+    takes, makes, of = ("error", "error", layer.layer - 1) if back else ("activation", "prepared", layer.layer)
     for rank in draft.ranks(layer):
         accelerator = draft.at(replica, layer, rank)
         digital(
             draft,
-            "prepare",
+            kind,
             layer,
             accelerator,
             microbatch,
-            operations=_of_inputs(draft, layer, rank, layer.shape.prepare_operations),
+            operations=-(-draft.samples * operations * length(layer.needs[rank]) // layer.inputs),
             vectors=layer.shape.vectors(draft.samples),
-            deps=draft.made(("activation", layer.layer - 1, microbatch, accelerator)),
-            makes="prepared",
+            deps=draft.made((takes, layer.layer - 1, microbatch, accelerator)),
+            makes=makes,
+            of=of,
         )
-
-
-def _prepare_back(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:
-    if not layer.shape.prepare_back_operations:
-        return
-    for rank in draft.ranks(layer):
-        accelerator = draft.at(replica, layer, rank)
-        digital(
-            draft,
-            "prepare_back",
-            layer,
-            accelerator,
-            microbatch,
-            operations=_of_inputs(draft, layer, rank, layer.shape.prepare_back_operations),
-            vectors=layer.shape.vectors(draft.samples),
-            deps=draft.made(("error", layer.layer - 1, microbatch, accelerator)),
-            makes="error",
-            of=layer.layer - 1,
-        )
-
-
-def _of_inputs(draft: Draft, layer: LayerPlan, rank: int, operations: int) -> int:
-    return -(-draft.samples * operations * length(layer.needs[rank]) // layer.inputs)
 
 
 def _activation(draft: Draft, layer: LayerPlan, replica: int, microbatch: int) -> None:

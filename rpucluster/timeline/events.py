@@ -1,7 +1,8 @@
 """The event loop of a replay.
 
 These functions, with those of `signals` and `transfers`, are interpreted over lists for short programs and compiled
-over arrays for long ones (`rpucluster.timeline.compiled`), so they use nothing but numbers, indices and each other.
+over arrays for long ones (`rpucluster.timeline.compiled`), so they use nothing but numbers, indices and each other, and
+make no arrays.
 """
 
 from rpucluster.timeline.order import DIGITAL, TRANSFER, Order
