@@ -88,6 +88,14 @@ class LayerPlan:
         block = self.blocks[rank]
         return 0 if block is None else -(-amount * length(block.rows) // self.shape.rows)
 
+    def sides(self, rank: int) -> tuple[int, ...] | None:
+        """All that the operations of a rank depend on, so that ranks with the same do the same; None without tiles."""
+        block, needs, gives = self.blocks[rank], self.needs[rank], self.gives[rank]
+        if block is None:
+            return None
+        sides = (block.tile_rows, block.tile_cols, block.rows, block.cols, needs or (0, 0), gives or (0, 0))
+        return block.arrays, *(length(side) for side in sides)
+
     @property
     def name(self) -> str:
         return self.shape.name

@@ -14,8 +14,9 @@ from rpucluster.errors import CapacityError, PlanError
 from rpucluster.job import Job
 from rpucluster.projection.step import estimate
 from rpucluster.search.bounds import Bounds, Mesh
-from rpucluster.search.search import Found, search, with_plan
-from rpucluster.search.space import Candidate, Kept, arrangement, batches, strides
+from rpucluster.search.found import Found, replayed
+from rpucluster.search.search import search
+from rpucluster.search.space import Candidate, Kept, arrangement, batches, strides, with_plan
 from tests.specs import make_cluster, make_job
 
 DECODER: dict[str, Any] = {"preset": "gpt", "layers": 2, "hidden": 16, "heads": 2, "sequence": 8, "vocabulary": 24}
@@ -54,7 +55,7 @@ def everything(job: Job, cluster: Cluster) -> list[tuple[float, Found]]:
             continue
         assert fits, plan
         least = bounds.least(plan, Mesh(*strides(plan)), (plan.microbatch,))
-        each = Found(candidate=plan, job=changed, estimate=step, bound_s=float(least.seconds[0]))
+        each = replayed(plan, changed, step, float(least.seconds[0]))
         found.append((float(least.joules[0]), each))
     return found
 
@@ -72,7 +73,7 @@ def test_no_plan_is_quicker_or_thriftier_than_its_bound_and_the_best_is_found(se
     assert quickest.found[0].modelled_s == min(each.modelled_s for _, each in tried)
     thriftiest = search(job, cluster, by="energy", replays=10**6, budget_s=1e6)
     assert thriftiest.found[0].energy_J == min(each.energy_J for _, each in tried)
-    counted = quickest.bounded + quickest.replayed + quickest.refused
+    counted = quickest.bounded + quickest.timed + quickest.refused
     assert counted <= quickest.fitting <= quickest.plans
     assert quickest.refused == 0
 
@@ -105,12 +106,12 @@ def test_the_global_batch_stays_whatever_the_plan() -> None:
 def test_replays_that_run_out_are_told_with_what_the_rest_may_take() -> None:
     job, cluster = case(9)
     whole, cut = search(job, cluster), search(job, cluster, replays=1)
-    assert cut.replayed == 1
-    assert whole.replayed > 1
+    assert cut.timed == 1
+    assert whole.timed > 1
     assert cut.unsettled_s is not None
     assert cut.unsettled_s <= whole.found[0].modelled_s <= cut.found[0].modelled_s
     assert cut.gap >= 1 - whole.found[0].modelled_s / cut.found[0].modelled_s
-    assert search(job, cluster, budget_s=0).replayed == 1
+    assert search(job, cluster, budget_s=0).timed == 1
     assert search(job, cluster, replays=10**6, budget_s=1e6).gap == 0
 
 

@@ -7,4 +7,5 @@ from rpucluster.conventional.memory import Memory as Memory
 from rpucluster.conventional.setting import Setting as Setting
 from rpucluster.conventional.step import ConventionalStep as ConventionalStep
 from rpucluster.conventional.step import baseline as baseline
+from rpucluster.conventional.step import setting_of as setting_of
 from rpucluster.conventional.step import step as step

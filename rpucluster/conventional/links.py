@@ -40,10 +40,13 @@ class Links:
         self._found: dict[tuple[object, ...], Spent] = {}
         self._lying: dict[tuple[object, ...], Groups] = {}
 
+    def tensor_groups(self, setting: Setting) -> Groups:
+        """How tensor ranks lie on the network; where they lie alike, `tensor` finds the same."""
+        return self._groups("tensor", setting, lambda mesh: mesh.reshape(-1, mesh.shape[2]))
+
     def tensor(self, kind: CollectiveKind, setting: Setting, nbytes: float) -> Spent:
         """A collective of the tensor ranks of a stage over a value of so many bytes."""
-        groups = self._groups("tensor", setting, lambda mesh: mesh.reshape(-1, mesh.shape[2]))
-        return self._collective(kind, groups, nbytes)
+        return self._collective(kind, self.tensor_groups(setting), nbytes)
 
     def data(self, setting: Setting, nbytes: float) -> Spent:
         """The all-reduce of so many bytes of gradients among the replicas."""

@@ -42,28 +42,51 @@ def parameters(work: Work, setting: Setting) -> float:
     return (work.layer.parameters + copied) / setting.parallel.tensor
 
 
-def stage_memories(chain: Chain, cuts: NDArray[np.int64], setting: Setting) -> list[Memory]:
-    """What an accelerator of each stage holds when it holds most; the runs of the chain go round the stages."""
-    parallel = setting.parallel
-    stages, chunks = parallel.pipeline, parallel.virtual_stages
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What an accelerator of each stage holds, by stage."""
+
+    parameters: NDArray[np.float64]
+    waiting: NDArray[np.float64]
+    """Bytes that wait for the way back of one microbatch, of one of its runs of layers."""
+    working: NDArray[np.float64]
+    """Bytes that recomputation of the largest block brings back."""
+
+
+def held(chain: Chain, cuts: NDArray[np.int64], setting: Setting) -> Held:
+    """What does not depend on how many microbatches are in flight; the runs of the chain go round the stages."""
+    stages, chunks = setting.parallel.pipeline, setting.parallel.virtual_stages
     recompute = setting.options.recompute
     layers = chain.per_run(cuts).reshape(chunks, stages, -1).sum(axis=0)
-    held = layers @ np.array([parameters(work, setting) for work in chain.kinds])
     # the last layer goes back at once and works on what it has
     kept = [0.0 if work.ends else kept_bytes(work, setting, recompute) for work in chain.kinds]
-    waiting = layers @ np.array(kept) / chunks
     back = [kept_bytes(work, setting, "none") - bytes_ for work, bytes_ in zip(chain.kinds, kept, strict=True)]
     distinct = {block: sum(back[kind] for kind in block) for block in set(chain.blocks)}
     largest = np.maximum.reduceat([distinct[block] for block in chain.blocks], cuts[:-1])
-    working = largest.reshape(chunks, stages).max(axis=0)
+    return Held(
+        parameters=layers @ np.array([parameters(work, setting) for work in chain.kinds]),
+        waiting=layers @ np.array(kept) / chunks,
+        working=largest.reshape(chunks, stages).max(axis=0),
+    )
+
+
+def bytes_per_parameter(setting: Setting) -> float:
+    """Of weights, gradients and optimizer state together."""
+    return setting.element_bytes + setting.gradient_bytes + ADAM_BYTES
+
+
+def stage_memories(chain: Chain, cuts: NDArray[np.int64], setting: Setting) -> list[Memory]:
+    """What an accelerator of each stage holds when it holds most."""
+    parallel, of = setting.parallel, held(chain, cuts, setting)
+    stages, chunks = parallel.pipeline, parallel.virtual_stages
     return [
         Memory(
-            weights=float(held[stage]) * setting.element_bytes,
-            gradients=float(held[stage]) * setting.gradient_bytes,
-            optimizer=float(held[stage]) * ADAM_BYTES,
+            weights=float(of.parameters[stage]) * setting.element_bytes,
+            gradients=float(of.parameters[stage]) * setting.gradient_bytes,
+            optimizer=float(of.parameters[stage]) * ADAM_BYTES,
             activations=in_flight(parallel.schedule, stage, stages, setting.microbatches, chunks)
-            * float(waiting[stage]),
-            working=float(working[stage]),
+            * float(of.waiting[stage]),
+            working=float(of.working[stage]),
         )
         for stage in range(stages)
     ]

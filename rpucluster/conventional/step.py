@@ -67,6 +67,17 @@ class ConventionalStep:
         return self.flops / (self.modelled_step_s * self.accelerators)
 
 
+def setting_of(job: Job) -> Setting:
+    """How a job is spread.  Raises `PlanError` for what conventional training has not."""
+    return Setting(
+        parallel=job.parallel,
+        minibatch=job.train.minibatch,
+        microbatch=job.train.microbatch,
+        options=job.conventional,
+        words=job.words,
+    )
+
+
 def baseline(job: Job, cluster: Cluster, links: Links | None = None, network: Chain | None = None) -> ConventionalStep:
     """One training step of a job on a cluster of GPUs or CPUs, whose `[parallel] data_sync` is an all-reduce there.
 
@@ -74,14 +85,7 @@ def baseline(job: Job, cluster: Cluster, links: Links | None = None, network: Ch
     both take longer to make than a plan takes.  Raises `PlanError` for a plan that the cluster cannot take,
     `CapacityError` for one that does not fit.
     """
-    setting = Setting(
-        parallel=job.parallel,
-        minibatch=job.train.minibatch,
-        microbatch=job.train.microbatch,
-        options=job.conventional,
-        words=job.words,
-    )
-    return step(job.network.layers if network is None else network, setting, cluster, links)
+    return step(job.network.layers if network is None else network, setting_of(job), cluster, links)
 
 
 def step(

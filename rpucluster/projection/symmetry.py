@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
-from rpucluster.plan import LayerPlan, Plan, covers, length
+from rpucluster.plan import LayerPlan, Plan, covers
 from rpucluster.topology import Faults, Network
 
 
@@ -51,7 +51,7 @@ def symmetry_of(plan: Plan, job: Job, cluster: Cluster) -> Symmetry:
     """Decide it from the structure of the plan and the network, in O(layers x ranks), without a route."""
     by_shape: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for rank in range(plan.tensor):
-        shapes = tuple(_shape(layer, rank) for layer in plan.layers)
+        shapes = tuple(layer.sides(rank) for layer in plan.layers)
         if any(shapes):
             by_shape[shapes].append(rank)
     # a rank that takes from another rank of the stage before is not alone with itself
@@ -65,15 +65,6 @@ def symmetry_of(plan: Plan, job: Job, cluster: Cluster) -> Symmetry:
     if copied:
         why_not = _faulty(cluster) or _entangled(plan, cluster.network, copied)
     return Symmetry(classes=classes, replicas=plan.data, why_not=why_not)
-
-
-def _shape(layer: LayerPlan, rank: int) -> tuple[int, ...] | None:
-    """All that the operations of a rank depend on."""
-    block, needs, gives = layer.blocks[rank], layer.needs[rank], layer.gives[rank]
-    if block is None:
-        return None
-    sides = (block.tile_rows, block.tile_cols, block.rows, block.cols, needs or (0, 0), gives or (0, 0))
-    return block.arrays, *(length(side) for side in sides)
 
 
 def _from_itself(before: LayerPlan, after: LayerPlan) -> bool:

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from rpucluster.files import write_atomically
 from rpucluster.report.text import add_rows, new_table
-from rpucluster.search.search import Found, Search
+from rpucluster.search.found import Found, Search
+from rpucluster.search.space import Candidate
 from rpucluster.units import format_count, format_quantity
 
 _UNITS: Final = {"_s": "s", "_J": "J", "_per_s": "1/s"}
@@ -18,14 +19,19 @@ _UNITS: Final = {"_s": "s", "_J": "J", "_per_s": "1/s"}
 
 def print_search(found: Search, top: int, console: Console) -> None:
     """Print the best plans, one a row, and how sure it is that there is no better one."""
+    conventional = found.found[0].candidate.recompute is not None
     table = new_table(
-        ">T x P x D", ">accelerators", ">microbatch", "schedule", "data sync", "placement", ">modelled step",
+        ">T x P x D", ">accelerators", ">microbatch", "schedule", "recompute" if conventional else "data sync",
+        "placement", ">modelled step",
         ">samples/s", ">energy/step", ">exposed comm.",
     )  # fmt: skip
     add_rows(table, (_cells(each) for each in found.found[:top]))
     console.print(table)
     counts = f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by "
-    counts += f"a bound, {found.replayed:,} replayed, {found.refused:,} refused; {found.wall_s:.1f} s"
+    counts += f"a bound, {found.timed:,} " + (
+        "priced in full" if conventional else f"replayed, {found.refused:,} refused"
+    )
+    counts += f"; {found.wall_s:.1f} s"
     console.print(Text(counts))
     if found.unsettled_s is None and found.unsettled_J is None:
         console.print(Text("proved: no legal plan is better"))
@@ -41,7 +47,7 @@ def print_search(found: Search, top: int, console: Console) -> None:
                 f"raise --budget-s or --replays for more"
             )
         )
-    for why in dict.fromkeys(each.estimate.why_not_exact for each in found.found[:top]):
+    for why in dict.fromkeys(each.why_not_exact for each in found.found[:top]):
         if why is not None:
             console.print(Text(f"~ not known to be exact: {why}"))
 
@@ -54,13 +60,18 @@ def _cells(found: Found) -> tuple[str, ...]:
         f"{plan.accelerators:,}",
         f"{plan.microbatch} of {plan.minibatch}",
         plan.schedule + chunks,
-        row["data_sync"] or "-",
+        _shared(plan) if plan.recompute else row["data_sync"] or "-",
         ", ".join(plan.placement),
-        format_quantity(found.modelled_s, "time") + ("" if found.estimate.exact else " ~"),
+        format_quantity(found.modelled_s, "time") + ("" if found.why_not_exact is None else " ~"),
         format_count(row["samples_per_s"]),
         format_quantity(found.energy_J, "energy"),
         f"{100 * row['communication_fraction']:.1f} %",
     )
+
+
+def _shared(plan: Candidate) -> str:
+    spread = plan.sequence_parallel and plan.tensor > 1
+    return f"{plan.recompute}, sequences shared" if spread else str(plan.recompute)
 
 
 def write_search(path: Path, found: Search) -> None:

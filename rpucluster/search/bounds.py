@@ -4,6 +4,7 @@ Each bound is the time of something that has to happen one after the other, so n
 plan whose bound is above a replayed one need not be replayed.  docs/search.md says what these are.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,6 +77,10 @@ class Bounds:
         if not pieces.splits or tiles.max() > room or tiles.sum(axis=0).max() > stages * room:
             return False
         return bool(self.layout(tensor, stages, chunks).fits)
+
+    def tiles(self, tensor: int, stages: int) -> float:
+        """Tiles of the fullest accelerator, whether there are so many or not; endless where no layer can be split."""
+        return float(self.layout(tensor, stages, 1).held.max()) if self.pieces(tensor).splits else math.inf
 
     def _least_tiles_for(self, tensor: int) -> int:
         """Tiles of all layers on the first rank, which has a share of each and the smallest of most."""

@@ -101,7 +101,7 @@ class Pieces:
         """Of each layer."""
         self.example = [int(np.argmax(self.site == site)) for site in range(len(sites))]
         """A layer of each site."""
-        shapes = [tuple(_shape(self.layers[i], rank) for i in self.example) for rank in range(tensor)]
+        shapes = [tuple(self.layers[i].sides(rank) for i in self.example) for rank in range(tensor)]
         first: dict[tuple[tuple[int, ...] | None, ...], int] = {}
         for rank, shape in enumerate(shapes):
             first.setdefault(shape, rank)
@@ -254,12 +254,3 @@ class Pieces:
 
 def _anonymous(layer: LayerPlan) -> object:
     return replace(layer.shape, name="-"), layer.split, layer.blocks
-
-
-def _shape(layer: LayerPlan, rank: int) -> tuple[int, ...] | None:
-    """All that the operations of a rank depend on."""
-    block, needs, gives = layer.blocks[rank], layer.needs[rank], layer.gives[rank]
-    if block is None:
-        return None
-    sides = (block.tile_rows, block.tile_cols, block.rows, block.cols, needs or (0, 0), gives or (0, 0))
-    return block.arrays, *(length(side) for side in sides)

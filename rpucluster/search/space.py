@@ -11,9 +11,16 @@ from rpucluster.schedule import Schedule
 from rpucluster.topology import Network
 
 Sync = Literal["factors", "gradient", "average"]
-Kept = Literal["tensor", "pipeline", "data", "microbatch", "schedule", "data_sync", "placement"]
+Recompute = Literal["none", "selective", "full"]
+Kept = Literal[
+    "tensor", "pipeline", "data", "microbatch", "schedule", "data_sync", "placement", "recompute", "sequence_parallel"
+]
 KEPT: Final[tuple[Kept, ...]] = get_args(Kept)
 """What may be held at what the job says."""
+OF_RPUS: Final = frozenset({"data_sync"})
+"""Of these, what only RPUs have."""
+OF_PROCESSORS: Final = frozenset({"recompute", "sequence_parallel"})
+"""Of these, what only GPUs and CPUs have."""
 
 
 class Candidate(NamedTuple):
@@ -29,6 +36,10 @@ class Candidate(NamedTuple):
     virtual_stages: int
     data_sync: Sync
     placement: tuple[str, ...]
+    recompute: Recompute | None = None
+    """None on RPUs, which recompute nothing."""
+    sequence_parallel: bool | None = None
+    """None on RPUs."""
 
     @property
     def accelerators(self) -> int:
@@ -65,6 +76,27 @@ class Batch(NamedTuple):
             )
 
 
+def with_plan(job: Job, plan: Candidate) -> Job:
+    """The job with the keys of a plan."""
+    parallel = {
+        "tensor": plan.tensor,
+        "pipeline": plan.pipeline,
+        "data": plan.data,
+        "schedule": plan.schedule,
+        "virtual_stages": plan.virtual_stages,
+        "data_sync": plan.data_sync,
+        "placement": plan.placement,
+    }
+    changed: dict[str, Any] = {
+        "parallel": job.parallel.model_copy(update=parallel),
+        "train": job.train.model_copy(update={"minibatch": plan.minibatch, "microbatch": plan.microbatch}),
+    }
+    if plan.recompute is not None:
+        options = {"recompute": plan.recompute, "sequence_parallel": plan.sequence_parallel}
+        changed["conventional"] = job.conventional.model_copy(update=options)
+    return job.model_copy(update=changed)
+
+
 def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator[Batch]:
     """All plans, each once: degrees divide the number of accelerators, replicas and microbatches the global batch.
 
@@ -72,18 +104,18 @@ def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator
     and what a single microbatch or stage would not (schedule, order of the axes) is there once.
     """
     parallel, total = job.parallel, job.train.minibatch * job.parallel.data
-    degrees, samples = _divisors(cluster.accelerators), _divisors(total)
+    degrees, samples = divisors(cluster.accelerators), divisors(total)
     layers = len(job.network.layers)
-    for tensor in _held(keep, "tensor", parallel.tensor, degrees):
-        for pipeline in _held(keep, "pipeline", parallel.pipeline, [p for p in degrees if p <= layers]):
+    for tensor in held(keep, "tensor", parallel.tensor, degrees):
+        for pipeline in held(keep, "pipeline", parallel.pipeline, [p for p in degrees if p <= layers]):
             room = cluster.accelerators // (tensor * pipeline)
-            for data in _held(keep, "data", parallel.data, [d for d in samples if d <= room]):
+            for data in held(keep, "data", parallel.data, [d for d in samples if d <= room]):
                 if data > room or data % parallel.expert:
                     continue
                 minibatch = total // data
-                placements = _placements({"tensor": tensor, "pipeline": pipeline, "data": data})
+                orders = placements({"tensor": tensor, "pipeline": pipeline, "data": data})
                 syncs: list[Any] = ["factors", "gradient", "average"] if data > 1 else [_alone(job)]
-                for microbatch in _held(keep, "microbatch", job.train.microbatch, samples):
+                for microbatch in held(keep, "microbatch", job.train.microbatch, samples):
                     if minibatch % microbatch:
                         continue
                     yield Batch(
@@ -91,9 +123,9 @@ def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator
                         parallel.expert,
                         minibatch,
                         microbatch,
-                        tuple(_held(keep, "data_sync", parallel.data_sync, syncs)),
+                        tuple(held(keep, "data_sync", parallel.data_sync, syncs)),
                         tuple(_schedules(job, pipeline, minibatch // microbatch, layers, keep)),
-                        tuple(_held(keep, "placement", tuple(parallel.placement), placements)),
+                        tuple(held(keep, "placement", tuple(parallel.placement), orders)),
                     )
 
 
@@ -121,7 +153,7 @@ def _schedules(
                 yield "interleaved", chunks
 
 
-def _placements(degrees: dict[str, int]) -> list[tuple[str, ...]]:
+def placements(degrees: dict[str, int]) -> list[tuple[str, ...]]:
     """Orders of the axes that differ: those of size 1 take no place, so they stand last."""
     used = [name for name, size in degrees.items() if size > 1]
     rest = [name for name, size in degrees.items() if size == 1]
@@ -164,9 +196,11 @@ def strides(plan: Candidate) -> tuple[int, int, int]:
     return found["tensor"], found["pipeline"], found["data"]
 
 
-def _held(keep: Collection[Kept], name: Kept, value: Any, options: list[Any]) -> list[Any]:
+def held(keep: Collection[Kept], name: Kept, value: Any, options: list[Any]) -> list[Any]:
+    """What a key may be: what the job says where that is kept, else all options."""
     return [value] if name in keep else options
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """All of a number, ascending."""
     return [n for n in range(1, number + 1) if number % n == 0]
