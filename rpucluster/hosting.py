@@ -25,6 +25,14 @@ def accelerators_per_worker(job: Job, plan: Plan, cores: int) -> int:
 
 
 def hosts(job: Job, plan: Plan, cores: int) -> Mapping[int, int]:
-    """The worker of each accelerator: neighbours in the plan share one."""
+    """The worker of each accelerator.
+
+    Stages of one tensor rank share a worker before ranks of one stage do: stages take turns, ranks of a stage compute
+    at the same time.  Replicas stay apart longest, since they exchange least.
+    """
     each = accelerators_per_worker(job, plan, cores)
-    return {number: place // each for place, number in enumerate(plan.accelerators)}
+    order = [number for *_, number in sorted((r, rank, stage, number) for r, stage, rank, number in plan.ranks())]
+    # workers in the order of their first accelerators
+    crews = sorted((order[start : start + each] for start in range(0, len(order), each)), key=min)
+    worker_of = {number: worker for worker, crew in enumerate(crews) for number in crew}
+    return {number: worker_of[number] for number in plan.accelerators}

@@ -24,7 +24,6 @@ def test_auto_makes_no_more_workers_than_can_compute_at_a_time(cores: int, threa
     assert sorted(found) == [0, 1, 2, 3]
     assert workers == list(range(len(workers)))
     assert len(workers) <= max(1, cores // threads)
-    assert [found[number] for number in range(4)] == sorted(found.values())
     assert len(workers) == {1: 1, 2: 2, 3: 2}.get(max(1, cores // threads), 4)
 
 
@@ -32,6 +31,22 @@ def test_auto_makes_no_more_workers_than_can_compute_at_a_time(cores: int, threa
 def test_a_number_is_taken_as_it_is(each: int, expected: list[int]) -> None:
     job = make_job(parallel={"tensor": 2, "pipeline": 2}, run={"accelerators_per_worker": each})
     assert list(hosts(job, partition(job, make_cluster()), 2).values()) == expected
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_workers_take_whole_replicas_then_whole_tensor_ranks(workers: int) -> None:
+    """Eight accelerators, 2 of each kind: whoever shares a worker is alike in what is exchanged least or at a time."""
+    job = make_job(parallel={"tensor": 2, "pipeline": 2, "data": 2}, run={"accelerators_per_worker": 8 // workers})
+    plan = partition(job, make_cluster(8))
+    found = hosts(job, plan, 1)
+    of_kind = {2: lambda replica, stage, rank: replica, 4: lambda replica, stage, rank: (replica, rank)}
+    kind = of_kind.get(workers, lambda *place: place)
+    worker_of: dict[int, set[object]] = {}
+    for replica, stage, rank, number in plan.ranks():
+        worker_of.setdefault(found[number], set()).add(kind(replica, stage, rank))
+    assert sorted(worker_of) == list(range(workers))
+    assert all(len(kinds) == 1 for kinds in worker_of.values())
+    assert list(found) == list(plan.accelerators)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "all", True])

@@ -42,6 +42,8 @@ def import_ray(private: bool = False) -> Any:
     if private:
         # despite its name on every system: ports on loopback only, where they would else be on all interfaces
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray's workers would give way to whatever else runs, which a run in this process does not
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError:
