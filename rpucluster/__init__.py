@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from rpucluster.lowering import lower as lower
     from rpucluster.metrics import Metrics as Metrics
     from rpucluster.metrics import summarise as summarise
-    from rpucluster.modelled import plan_report as plan_report
     from rpucluster.partitioner import partition as partition
     from rpucluster.plan import Plan as Plan
     from rpucluster.program import Program as Program
+    from rpucluster.projection.planned import plan_report as plan_report
     from rpucluster.runlog import EpochRow as EpochRow
     from rpucluster.runlog import RunDirectory as RunDirectory
     from rpucluster.tile import TileGrid as TileGrid
@@ -52,7 +52,7 @@ _HOME = {
     "load_job": "job",
     "lower": "lowering",
     "partition": "partitioner",
-    "plan_report": "modelled",
+    "plan_report": "projection.planned",
     "replay": "timeline",
     "run": "coordinator",
     "summarise": "metrics",

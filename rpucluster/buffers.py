@@ -9,7 +9,7 @@ which the accelerator issues them.  What is sent leaves at once, what is receive
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from rpucluster.cluster import Cluster
 from rpucluster.errors import CapacityError
@@ -51,20 +51,25 @@ class BufferUse:
 
 def buffer_uses(program: Program, plan: Plan, job: Job) -> tuple[BufferUse, ...]:
     """What every accelerator of a training program holds at most, ascending; O(n) of the operations."""
-    words = job.words
-    bits = dict.fromkeys(KINDS, words.factor_bits)
-    bits |= {"sums": words.sum_bits, "partial": words.sum_bits, "gradient": words.gradient_bits}
+    bits = bits_of(job)
     ranks = {accelerator: rank for *_, rank, accelerator in plan.ranks()}
     uses = []
     for accelerator in program.accelerators:
         issued = program.issued_by(accelerator)
-        events = _Events(program, plan, job, accelerator, ranks[accelerator])
+        events = Events(plan, job, accelerator, ranks[accelerator], program.microbatches)
         moments = [events.of(op) for op in issued]
         elements, peak = _peak(moments, bits)
         uses.append(
             BufferUse(accelerator=accelerator, in_flight=_in_flight(issued, plan), elements=elements, peak_bytes=peak)
         )
     return tuple(uses)
+
+
+def bits_of(job: Job) -> dict[str, int]:
+    """Bits of an element of each of `KINDS`."""
+    words = job.words
+    bits = dict.fromkeys(KINDS, words.factor_bits)
+    return bits | {"sums": words.sum_bits, "partial": words.sum_bits, "gradient": words.gradient_bits}
 
 
 def check_buffers(uses: Iterable[BufferUse], cluster: Cluster) -> None:
@@ -81,19 +86,20 @@ def check_buffers(uses: Iterable[BufferUse], cluster: Cluster) -> None:
         )
 
 
-_Moment = tuple[dict[Value, int], list[Value]]
+Moment = tuple[dict[Value, int], list[Value]]
 """What an operation makes, in elements, and what it uses."""
 
 
-class _Events:
-    """What the operations of one accelerator make and use."""
+class Events:
+    """What the operations of one accelerator make and use; those on the whole minibatch use values of so many
+    microbatches."""
 
-    def __init__(self, program: Program, plan: Plan, job: Job, accelerator: int, rank: int) -> None:
-        self._program, self._plan, self._job = program, plan, job
+    def __init__(self, plan: Plan, job: Job, accelerator: int, rank: int, microbatches: int) -> None:
+        self._plan, self._job = plan, job
         self._accelerator, self._rank = accelerator, rank
-        self._samples = program.minibatch // program.microbatches
+        self._samples, self._microbatches = job.train.microbatch, microbatches
 
-    def of(self, op: Op) -> _Moment:
+    def of(self, op: Op) -> Moment:
         """Of an operation that the accelerator issues."""
         layer = op.layer
         match op:
@@ -124,7 +130,7 @@ class _Events:
             case Digital(kind="gradient", microbatch=m):
                 return {("gradient", layer, -1): self._cells(layer)}, self._factors(layer, [m])
             case Digital(microbatch=m) | Update(microbatch=m):
-                used = self._factors(layer, range(self._program.microbatches) if m < 0 else [m])
+                used = self._factors(layer, range(self._microbatches) if m < 0 else [m])
                 return {}, [("gradient", layer, -1)] if self._dense else [*used, ("factors", layer, m)]
             case Send(payload=name, microbatch=m):
                 return {} if op.source == self._accelerator else {(name, layer, m): op.elements}, []
@@ -188,7 +194,7 @@ class _Events:
         return block.cells + biases
 
 
-def _peak(moments: list[_Moment], bits: Mapping[str, int]) -> tuple[dict[str, int], float]:
+def _peak(moments: list[Moment], bits: Mapping[str, int]) -> tuple[dict[str, int], float]:
     """Elements by kind at the moment with the most bytes, and these bytes."""
     last: dict[Value, int] = {}
     for i, (made, used) in enumerate(moments):
@@ -214,8 +220,13 @@ def _peak(moments: list[_Moment], bits: Mapping[str, int]) -> tuple[dict[str, in
     return {kind: at_most[kind] for kind in dict.fromkeys(KINDS.values())}, most / 8
 
 
+def is_of_a_pass(op: Op) -> TypeGuard[Read | Digital]:
+    """Whether an operation belongs to the way of a microbatch forward or back."""
+    return isinstance(op, Read) or (isinstance(op, Digital) and op.kind in _OF_A_PASS)
+
+
 def _in_flight(issued: Iterable[Op], plan: Plan) -> int:
-    passes = [op for op in issued if isinstance(op, Read) or (isinstance(op, Digital) and op.kind in _OF_A_PASS)]
+    passes = [op for op in issued if is_of_a_pass(op)]
     chunk = [layer.chunk for layer in plan.layers]
     last = {(chunk[op.layer], op.microbatch): i for i, op in enumerate(passes)}
     flying: set[tuple[int, int]] = set()

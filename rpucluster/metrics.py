@@ -2,11 +2,13 @@
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from typing import Any
 
+from rpucluster.axis_traffic import AxisUse, axis_traffic, parallelism_of
 from rpucluster.program import Collective, Send, kind_of
 from rpucluster.timeline import Energy, Timeline
 
@@ -60,6 +62,8 @@ class Metrics:
     idle_fraction: float
     links: tuple[LinkUse, ...]
     """Those that carried anything, by number."""
+    axes: tuple[AxisUse, ...]
+    """What each axis of the network carried, innermost first."""
     link_bytes: float
     """Bytes summed over the links: a message counts once for each hop."""
     energy_J: float
@@ -128,6 +132,7 @@ def summarise(timeline: Timeline) -> Metrics:
         exposed_communication_fraction=math.fsum(use.exposed_communication_s for use in uses) / whole,
         idle_fraction=math.fsum(use.idle_s for use in uses) / whole,
         links=links,
+        axes=_axes(timeline),
         link_bytes=math.fsum(use.bytes for use in links),
         energy_J=math.fsum(by_component.values()),
         energy_by_component_J=by_component,
@@ -228,6 +233,20 @@ def _links(timeline: Timeline) -> tuple[LinkUse, ...]:
             )
         )
     return tuple(uses)
+
+
+def _axes(timeline: Timeline) -> tuple[AxisUse, ...]:
+    times = Counter(
+        (parallelism_of(op), price)
+        for op, price in zip(timeline.program, timeline.price, strict=True)
+        if isinstance(op, Collective | Send)
+    )
+    transfers = [
+        (parallelism, sending, count, count)
+        for (parallelism, price), count in times.items()
+        if (sending := timeline.prices[price].sending)
+    ]
+    return axis_traffic(transfers, timeline.cluster.network, timeline.makespan_s)
 
 
 def seconds_on_path(timeline: Timeline) -> dict[int, float]:

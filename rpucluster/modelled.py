@@ -1,7 +1,6 @@
 """The second reading of a job by itself: what its steps cost on the modelled machine."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from rpucluster.buffers import BufferUse, buffer_uses, check_buffers
 from rpucluster.cluster import Cluster
@@ -11,7 +10,6 @@ from rpucluster.lowering import lower
 from rpucluster.metrics import Metrics, summarise
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
-from rpucluster.plan_report import describe
 from rpucluster.program import Program
 from rpucluster.timeline import Timeline, replay
 
@@ -48,7 +46,7 @@ def model(job: Job, cluster: Cluster) -> Modelled:
     Raises what `partition` and `check_buffers` raise, and `PlanError` for a step of more operations than fit memory.
     """
     plan = partition(job, cluster)
-    _require_few_operations(plan, job)
+    require_few_operations(plan, job)
     train = lower(plan, job)
     buffers = buffer_uses(train, plan, job)
     check_buffers(buffers, cluster)
@@ -66,18 +64,17 @@ def model(job: Job, cluster: Cluster) -> Modelled:
     )
 
 
-def _require_few_operations(plan: Plan, job: Job) -> None:
-    microbatches = job.train.minibatch // job.train.microbatch
-    # a read and digital work each way, for each shard and microbatch
-    least = 4 * plan.data * microbatches * sum(len(layer.holders) for layer in plan.layers)
+def require_few_operations(plan: Plan, job: Job) -> None:
+    """Raise `PlanError` for a step of more operations than fit memory one by one."""
+    least = least_operations(plan, job)
     if least > MOST_OPERATIONS:
         raise PlanError(
             f"a step of {job.name} has more than {least:,} operations, which are too many to look at one by one; use "
-            f"project, or raise [train] microbatch"
+            f"plan or project, which look at representatives, or raise [train] microbatch"
         )
 
 
-def plan_report(job: Job, cluster: Cluster) -> dict[str, Any]:
-    """What `plan` prints: where every tile goes and what a step moves, before anything is allocated."""
-    modelled = model(job, cluster)
-    return describe(job, cluster, modelled.plan, modelled.metrics, modelled.buffers)
+def least_operations(plan: Plan, job: Job) -> int:
+    """A step has more: a read and digital work each way, for each shard and microbatch."""
+    microbatches = job.train.minibatch // job.train.microbatch
+    return 4 * plan.data * microbatches * sum(len(layer.holders) for layer in plan.layers)

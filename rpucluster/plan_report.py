@@ -1,19 +1,41 @@
 """A plan as plain values: what ``plan`` prints, ``plan.json`` holds and the reports draw."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
+from rpucluster.axis_traffic import AxisUse
 from rpucluster.buffers import BufferUse
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
-from rpucluster.metrics import Metrics
+from rpucluster.metrics import LinkUse
 from rpucluster.plan import Plan
 
 
-def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: Iterable[BufferUse]) -> dict[str, Any]:
-    """Which layer shards sit on which accelerator, how full each is, what it holds besides and what each link carries
-    in a step."""
+class Step(Protocol):
+    """What a step costs, as `Metrics` says it, or a projection."""
+
+    @property
+    def modelled_step_s(self) -> float: ...
+    @property
+    def energy_J(self) -> float: ...
+    @property
+    def links(self) -> Sequence[LinkUse]: ...
+    @property
+    def axes(self) -> Sequence[AxisUse]: ...
+
+
+def describe(
+    job: Job,
+    cluster: Cluster,
+    plan: Plan,
+    step: Step,
+    buffers: Iterable[BufferUse],
+    why_not_exact: str | None = None,
+) -> dict[str, Any]:
+    """Which layer shards sit on which accelerator, how full each is, what it holds besides and what each axis and link
+    carries in a step; why what is said of a step is not known to be exact, if it is not.
+    """
     shards = list(plan.shards())
     tiles, cells = Counter[int](), Counter[int]()
     for shard in shards:
@@ -42,8 +64,9 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: 
         "tiles_available": plan.accelerators_available * plan.tiles_available,
         "weights": job.network.weights,
         "fill": sum(cells.values()) / (used * tile_cells),
-        "modelled_step_s": metrics.modelled_step_s,
-        "modelled_energy_per_step_J": metrics.energy_J,
+        "modelled_step_s": step.modelled_step_s,
+        "modelled_energy_per_step_J": step.energy_J,
+        "why_not_exact": why_not_exact,
         "layers": [
             {
                 "layer": layer.layer,
@@ -103,9 +126,20 @@ def describe(job: Job, cluster: Cluster, plan: Plan, metrics: Metrics, buffers: 
             }
             for use in buffers
         ],
+        "axes": [
+            {
+                "axis": use.axis,
+                "kind": use.kind,
+                "size": use.size,
+                "bytes_per_step": dict(use.bytes),
+                "busiest_link_bytes": use.busiest_bytes,
+                "busiest_link_utilisation": use.utilisation,
+            }
+            for use in step.axes
+        ],
         "links": [
             {"link": use.name, "axis": use.axis, "bytes_per_step": use.bytes, "utilisation": use.utilisation}
-            for use in metrics.links
+            for use in step.links
         ],
         "warnings": _warnings(job, cluster, plan),
     }
@@ -121,16 +155,21 @@ def _warnings(job: Job, cluster: Cluster, plan: Plan) -> list[str]:
             f"every replica fires the updates of all samples, so however many replicas there are, they are at most "
             f"{bound:.3g} times as fast as one"
         )
+    of_layers: dict[str, list[str]] = {}
     for layer in plan.layers:
         lines = layer.shape.cols - 1
         if layer.shape.bias == "column" and lines % plan.tile_cols == 0:
-            found.append(
-                f"{layer.name}: the bias column opens a new tile column of its own, since {lines} inputs "
-                f'fill {lines // plan.tile_cols} tiles exactly; bias = "digital" avoids it'
+            text = (
+                f"the bias column opens a new tile column of its own, since {lines} inputs fill "
+                f'{lines // plan.tile_cols} tiles exactly; bias = "digital" avoids it'
             )
+            of_layers.setdefault(text, []).append(layer.name)
         if len(layer.holders) < plan.tensor:
-            found.append(
-                f"{layer.name}: only {len(layer.holders)} of {plan.tensor} tensor ranks hold tiles of it "
+            text = (
+                f"only {len(layer.holders)} of {plan.tensor} tensor ranks hold tiles of it "
                 f"({layer.tile_grid[0]} x {layer.tile_grid[1]} tiles, {layer.split} split)"
             )
+            of_layers.setdefault(text, []).append(layer.name)
+    for text, names in of_layers.items():
+        found.append(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}")
     return found

@@ -106,6 +106,7 @@ def plan(name: str = "dense1") -> dict[str, Any]:
         "data_sync": None, "minibatch": 8, "microbatch": 4, "tile_rows": TILE, "tile_cols": TILE,
         "accelerators_available": 4, "accelerators": 4, "tiles": 30, "tiles_available": 160, "weights": 6240,
         "fill": 6240 / (30 * TILE * TILE), "modelled_step_s": 4.56e-6, "modelled_energy_per_step_J": 7.89e-9,
+        "why_not_exact": None,
         "layers": [
             {
                 "layer": layer, "name": names[layer], "rows": rows, "cols": cols, "weights": rows * cols,
@@ -123,6 +124,16 @@ def plan(name: str = "dense1") -> dict[str, Any]:
                 "buffer_bytes": None if number else 4096.0,
             }
             for number in range(4)
+        ],
+        "axes": [
+            {
+                "axis": "board", "kind": "ring", "size": 4, "bytes_per_step": {"tensor": 128.0, "pipeline": 512.0},
+                "busiest_link_bytes": 512.0, "busiest_link_utilisation": 0.125,
+            },
+            {
+                "axis": "rack", "kind": "switch", "size": 1, "bytes_per_step": {}, "busiest_link_bytes": 0.0,
+                "busiest_link_utilisation": 0.0,
+            },
         ],
         "links": [{"link": "board:0->2", "axis": "board", "bytes_per_step": 512.0, "utilisation": 0.125}],
         "warnings": ["dense1: the bias column opens a new tile column of its own"],

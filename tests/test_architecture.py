@@ -51,6 +51,7 @@ FLOORS = {
     "interpreter": 9,
     "exchange": 9,
     "tallies": 9,
+    "axis_traffic": 9,
     "timeline": 9,
     "payloads": 10,
     "metrics": 10,

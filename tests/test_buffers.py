@@ -3,20 +3,26 @@
 The unit is a microbatch of one layer's inputs (or outputs: the layers are square); all words are 16 bits wide.
 """
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rpucluster.buffers import BufferUse, buffer_uses
 from rpucluster.cluster import Cluster
 from rpucluster.coordinator import run
-from rpucluster.errors import CapacityError
+from rpucluster.errors import CapacityError, PlanError
 from rpucluster.job import Job
 from rpucluster.lowering import lower
-from rpucluster.modelled import model, plan_report
+from rpucluster.modelled import model
 from rpucluster.partitioner import partition
+from rpucluster.projection.held import for_all, uses_of_representatives
+from rpucluster.projection.planned import plan_report
+from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.schedule import in_flight
+from tests.projected import random_case, random_decoder, random_pipeline
 from tests.specs import make_cluster, make_job
 
 WIDTH, MICROBATCH = 64, 2
@@ -148,6 +154,28 @@ def test_a_buffer_that_is_too_small_is_refused(tmp_path: Path) -> None:
         "minibatch or raise [parallel] tensor, pipeline or [accelerator] buffer"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_representatives_hold_what_all_accelerators_hold() -> None:
+    """Of long steps it is found from one microbatch; a program of all is the reference."""
+    compared = 0
+    for seed in range(80):
+        for make in (random_case, random_decoder, random_pipeline):
+            try:
+                job, cluster = make(seed)
+                plan = partition(job, cluster)
+            except (ValidationError, PlanError):
+                continue
+            symmetry = symmetry_of(plan, job, cluster)
+            few = job.train.minibatch // job.train.microbatch < 3
+            if few or not symmetry.exact or (make is random_pipeline and seed > 4):  # which are long
+                continue
+            whole = buffer_uses(lower(plan, job), plan, job)
+            found = list(for_all(uses_of_representatives(plan, job, symmetry), plan, symmetry))
+            found.sort(key=attrgetter("accelerator"))
+            assert tuple(found) == whole, (seed, make.__name__)
+            compared += 1
+    assert compared >= 50
 
 
 def _with_buffer(buffer: str | None) -> Cluster:

@@ -335,6 +335,13 @@ modelled step 4.56 µs, 7.89 nJ
            3           2           768      256   2.05 kB        –
 
 
+ axis    size   carries    bytes per step   busiest link   in use
+ ────────────────────────────────────────────────────────────────
+ board      4   tensor              128 B          512 B   12.5 %
+                pipeline            512 B
+ rack       1   nothing               0 B            0 B    0.0 %
+
+
  link         axis    bytes per step   in use
  ────────────────────────────────────────────
  board:0->2   board            512 B   12.5 %
@@ -350,8 +357,10 @@ def test_long_tables_say_how_much_they_leave_out() -> None:
     plan = run_fixtures.plan()
     plan["links"] *= MOST_ROWS + 3
     assert "and 3 more, in the files and with --json" in printed(print_plan, plan)
-    plan["links"] = []
+    plan["links"], plan["axes"] = [], []
     assert "bytes per step" not in printed(print_plan, plan)
+    plan["why_not_exact"] = "short steps"
+    assert "~ not known to be exact: short steps" in printed(print_plan, plan)
 
 
 def test_names_are_not_taken_for_markup() -> None:

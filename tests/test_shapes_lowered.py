@@ -14,6 +14,7 @@ from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.modelled import model
 from rpucluster.partitioner import partition
+from rpucluster.profile.step import profile
 from rpucluster.program import Collective, Digital, Program, Read, Send, Update
 from tests.specs import make_cluster
 
@@ -224,9 +225,10 @@ def test_what_is_counted_is_not_trained() -> None:
 
 def test_steps_of_too_many_operations_are_not_written_down_one_by_one() -> None:
     job = counted({"sizes": [8] * 101, "preset": "mlp"}, minibatch=20_000)
-    with pytest.raises(PlanError) as refusal:
-        model(job, chips(1))
-    assert str(refusal.value) == (
-        "a step of counted has more than 8,000,000 operations, which are too many to look at one by one; use project, "
-        "or raise [train] microbatch"
-    )
+    for look in (model, profile):
+        with pytest.raises(PlanError) as refusal:
+            look(job, chips(1))
+        assert str(refusal.value) == (
+            "a step of counted has more than 8,000,000 operations, which are too many to look at one by one; use plan "
+            "or project, which look at representatives, or raise [train] microbatch"
+        )

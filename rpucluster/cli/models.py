@@ -15,7 +15,7 @@ def plan(job: JobName, cluster: ClusterName = None, sets: Sets = None, as_json: 
     """Show which tiles sit on which accelerator and what a step costs, before anything is allocated."""
     the_job, the_cluster = load(job, cluster, sets or ())
 
-    from rpucluster.modelled import plan_report
+    from rpucluster.projection.planned import plan_report
     from rpucluster.report.text import print_plan
 
     found = plan_report(the_job, the_cluster)

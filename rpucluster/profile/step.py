@@ -10,6 +10,7 @@ from rpucluster.cluster import Cluster, load_cluster
 from rpucluster.job import Job, load_job
 from rpucluster.lowering import lower
 from rpucluster.metrics import Metrics, seconds_on_path, summarise
+from rpucluster.modelled import require_few_operations
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
 from rpucluster.profile import breakdown
@@ -71,6 +72,7 @@ class _Replayer:
         plan = partition(job, cluster)
         arranged = next((program for its, on, program in self._kept if (its, on) == (job, plan)), None)
         if arranged is None:
+            require_few_operations(plan, job)
             arranged = arrange(lower(plan, job))
             self._kept = [*self._kept[:1], (job, plan, arranged)]
         return replay(arranged, cluster, counted=self._counted)

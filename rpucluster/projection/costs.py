@@ -1,18 +1,20 @@
-"""What the operations of a step cost, whenever they run: `costs`."""
+"""What the operations of a step cost and send, whenever they run: `costs`, `traffic`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from rpucluster.axis_traffic import AxisUse, axis_traffic, parallelism_of
 from rpucluster.job import Job
 from rpucluster.plan import Plan
-from rpucluster.program import Op
+from rpucluster.program import Collective, Op, Send
 from rpucluster.projection.score import FLUSH, score_of
 from rpucluster.projection.summary import Copies
 from rpucluster.projection.symmetry import Symmetry
 from rpucluster.timeline.prices import Energy, Price
+from rpucluster.topology import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +31,44 @@ def costs(
     plan: Plan, job: Job, symmetry: Symmetry, stands_for: Mapping[int, int], price: Callable[[Op], Price]
 ) -> Costs:
     """Add them up, where each of some stages of a plan stands for so many."""
-    score, copies = score_of(plan, job, symmetry.written, passed=1), Copies(plan, symmetry)
-    stages = [layer.stage for layer in plan.layers]
     total = np.zeros(len(Energy._fields) + 2)
-    for key, part in score.parts.items():
-        repeats = 1 if key == FLUSH else score.microbatches
-        for op in part.ops:
-            times = repeats * stands_for.get(stages[op.layer] if key == FLUSH else key[1], 0)
-            if not times:
-                continue
-            cost = price(op)
-            carried = math.fsum(cost.sending.link_bytes.values()) if cost.sending else 0.0
-            total += times * copies.of_operation(op) * np.array([*cost.energy, carried, 1.0])
+    for op, everywhere, _ in _repeated(plan, job, symmetry, stands_for):
+        if not everywhere:
+            continue
+        cost = price(op)
+        carried = math.fsum(cost.sending.link_bytes.values()) if cost.sending else 0.0
+        total += everywhere * np.array([*cost.energy, carried, 1.0])
     *joules, link_bytes, operations = total.tolist()
     energy = dict(zip(Energy._fields, joules, strict=True))
     return Costs(energy_J=energy, link_bytes=link_bytes, operations=round(operations))
+
+
+def traffic(
+    plan: Plan,
+    job: Job,
+    symmetry: Symmetry,
+    stands_for: Mapping[int, int],
+    price: Callable[[Op], Price],
+    network: Network,
+    modelled_s: float,
+) -> tuple[AxisUse, ...]:
+    """What each axis of a network carries in a step of so many seconds; arguments as of `costs`."""
+    transfers = [
+        (parallelism_of(op), sending, everywhere, here)
+        for op, everywhere, here in _repeated(plan, job, symmetry, stands_for)
+        if isinstance(op, Collective | Send) and (sending := price(op).sending)
+    ]
+    return axis_traffic(transfers, network, modelled_s)
+
+
+def _repeated(plan: Plan, job: Job, symmetry: Symmetry, stands_for: Mapping[int, int]) -> Iterator[tuple[Op, int, int]]:
+    """The operations of one microbatch and of the flush; how often each is performed in the whole step, and how often
+    by the same accelerators."""
+    score, copies = score_of(plan, job, symmetry.written, passed=1), Copies(plan, symmetry)
+    stages = [layer.stage for layer in plan.layers]
+    for key, part in score.parts.items():
+        repeats = 1 if key == FLUSH else score.microbatches
+        for op in part.ops:
+            # a stage that stands for none still loads the links of its neighbours
+            stands = stands_for.get(stages[op.layer] if key == FLUSH else key[1], 0)
+            yield op, repeats * stands * copies.of_operation(op), repeats

@@ -3,12 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from rpucluster.buffers import buffer_uses, check_buffers
+from rpucluster.buffers import BufferUse, buffer_uses, check_buffers
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
+from rpucluster.projection.held import uses_of_representatives
 from rpucluster.projection.steady import Steady, step_of
 from rpucluster.projection.summary import Sums
 from rpucluster.projection.symmetry import Symmetry, symmetry_of
@@ -99,7 +100,7 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
         symmetry = None
     written = None if symmetry is None else symmetry.written
     if cluster.accelerator.buffer is not None:
-        check_buffers(buffer_uses(lower(plan, job, written=written), plan, job), cluster)
+        check_buffers(buffers_of(plan, job, symmetry), cluster)
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
     average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
     steady = None
@@ -108,6 +109,13 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
         if about > SHORT_OPERATIONS:
             steady = Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
     return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={})
+
+
+def buffers_of(plan: Plan, job: Job, symmetry: Symmetry | None) -> tuple[BufferUse, ...]:
+    """What the representatives hold outside of tiles, or all accelerators where none stands for others."""
+    if symmetry is not None and microbatches_of(job) > 2:
+        return uses_of_representatives(plan, job, symmetry)
+    return buffer_uses(lower(plan, job, written=symmetry.written if symmetry else None), plan, job)
 
 
 def estimate(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False) -> Estimate:

@@ -44,8 +44,8 @@ def print_summary(summary: Mapping[str, Any], step: Mapping[str, Any], console: 
 
 
 def print_plan(plan: Mapping[str, Any], console: Console) -> None:
-    """Print plan.json: the cut of every layer, what each accelerator holds in tiles and in buffers, and what each link
-    carries."""
+    """Print plan.json: the cut of every layer, what each accelerator holds in tiles and in buffers, and what each axis
+    and link carries."""
     console.print(Text(title(plan), style="bold"))
     console.print(
         Text(
@@ -60,13 +60,18 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
         Text(
             f"modelled step {quantity(plan['modelled_step_s'], 'time')}, "
             f"{quantity(plan['modelled_energy_per_step_J'], 'energy')}"
+            f"{' ~' if plan['why_not_exact'] else ''}"
         )
     )
     console.print(_layers(plan))
     console.print(_accelerators(plan))
     console.print(_buffers(plan))
+    if any(axis["bytes_per_step"] for axis in plan["axes"]):
+        console.print(_axes(plan))
     if plan["links"]:
         console.print(_links(plan))
+    if plan["why_not_exact"]:
+        console.print(Text(f"~ not known to be exact: {plan['why_not_exact']}"))
     for warning in plan["warnings"]:
         console.print(Text(f"note: {warning}", style="yellow"))
 
@@ -157,6 +162,21 @@ def _buffers(plan: Mapping[str, Any]) -> Table:
             for row in plan["buffers"]
         ),
     )
+    return table
+
+
+def _axes(plan: Mapping[str, Any]) -> Table:
+    table = new_table("axis", ">size", "carries", ">bytes per step", ">busiest link", ">in use")
+    rows: list[tuple[str, ...]] = []
+    for axis in plan["axes"]:
+        carried = axis["bytes_per_step"] or {"nothing": 0.0}
+        for i, (parallelism, nbytes) in enumerate(carried.items()):
+            name = ("", "") if i else (axis["axis"], count(axis["size"]))
+            busiest = ("", "")
+            if not i:
+                busiest = quantity(axis["busiest_link_bytes"], "size"), percent(axis["busiest_link_utilisation"])
+            rows.append((*name, parallelism, quantity(nbytes, "size"), *busiest))
+    add_rows(table, rows)
     return table
 
 

@@ -34,9 +34,10 @@ def compiled_play() -> Callable[..., None]:
     """`events.play` for arrays; compiled at the first call on a machine and kept on disk."""
     from numba import njit  # takes half a second, which short programs need not wait for
 
-    # Nothing is allocated, and the caller keeps the arrays.  Counting references to them, some sixty at each call and at
-    # each return, took three quarters of a replay.
-    compile_it: Any = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+    # Nothing is allocated, and the caller keeps the arrays.  Counting references to them, some sixty at each call and
+    # at each return, took three quarters of a replay.
+    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+    compile_it: Any = njit(**options)
     # copies, so that the compiled functions call one another and the interpreted ones do too
     space: dict[str, Any] = vars(state) | vars(signals) | vars(transfers) | vars(events)
     for function in _IN_ORDER:

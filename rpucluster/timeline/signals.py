@@ -1,7 +1,7 @@
 """The events to come, and what operations tell those that follow them.
 
-Like all of the event loop, interpreted over lists and compiled over arrays: nothing but numbers, indices and functions, and no
-new arrays.
+Like all of the event loop, interpreted over lists and compiled over arrays: nothing but numbers, indices and functions,
+and no new arrays.
 """
 
 from rpucluster.timeline.order import STREAMS, TURN, Order

@@ -1,7 +1,7 @@
 """Transfers in the event loop of a replay: on links that they hold, wait for or share.
 
-Like all of the event loop, interpreted over lists and compiled over arrays: nothing but numbers, indices and functions, and no
-new arrays.
+Like all of the event loop, interpreted over lists and compiled over arrays: nothing but numbers, indices and functions,
+and no new arrays.
 """
 
 from rpucluster.timeline.order import Order

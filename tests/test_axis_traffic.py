@@ -1,0 +1,98 @@
+"""Which axis carries which parallelism: closed forms, and sums that agree with those over links."""
+
+import pytest
+from pydantic import ValidationError
+
+from rpucluster.cluster import Cluster
+from rpucluster.errors import PlanError
+from rpucluster.modelled import model
+from rpucluster.partitioner import partition
+from rpucluster.projection.costs import traffic
+from rpucluster.projection.folding import foldings_of
+from rpucluster.projection.planned import plan_report
+from rpucluster.projection.step import microbatches_of
+from rpucluster.projection.symmetry import symmetry_of
+from rpucluster.projection.timing import prices_on
+from tests.projected import random_case, random_decoder, random_pipeline
+from tests.specs import make_job
+
+WIDTH, SAMPLES, MICROBATCHES = 32, 2, 3
+
+
+def test_each_parallelism_lies_on_its_axis() -> None:
+    """Two ranks on a switch, two stages on a line, two replicas on another: what crosses each is counted by hand."""
+    axes = [
+        {"name": name, "kind": kind, "size": 2, "bandwidth": "1 GB/s", "latency": "0 ns"}
+        for name, kind in (
+            ("chip", "switch"),
+            ("board", "fully_connected"),
+            ("rack", "fully_connected"),
+            ("hall", "ring"),
+        )
+    ]
+    chip = {"tile_rows": 8, "tile_cols": 8, "tiles": 100}
+    cluster = Cluster.model_validate({"name": "axes", "accelerator": chip, "network": {"axis": axes}})
+    job = make_job(
+        model={"sizes": [WIDTH] * 3, "bias": "none"},
+        train={"minibatch": SAMPLES * MICROBATCHES, "microbatch": SAMPLES},
+        words={"factor_bits": 16, "sum_bits": 32},
+        parallel={"tensor": 2, "pipeline": 2, "data": 2, "tensor_split": "output"},
+    )
+    chips, boards, racks, halls = plan_report(job, cluster)["axes"]
+    samples, replicas = SAMPLES * MICROBATCHES, 2
+    # between stages each rank sends its half of the activations forward, and all ranks have all errors to send back
+    gathered = samples * WIDTH * 2  # bytes of the activations of a replica
+    assert boards["bytes_per_step"] == {"pipeline": replicas * 3 * gathered}
+    # of a layer each rank has all inputs and half of the errors of the outputs, and gets those of the other replica
+    factors = samples * (WIDTH + WIDTH / 2) * 2
+    assert racks["bytes_per_step"] == {"data": 2 * 2 * 2 * factors}
+    # the errors of the inputs of the second layer are added up; activations and errors are gathered: a message to the
+    # other rank takes a link up to the switch and one down
+    assert set(chips["bytes_per_step"]) == {"tensor"}
+    assert halls["bytes_per_step"] == {}
+    assert halls["busiest_link_utilisation"] == 0
+    assert (chips["kind"], chips["size"]) == ("switch", 2)
+    assert racks["busiest_link_bytes"] == 2 * factors / 2
+
+
+def test_axes_add_up_to_the_links() -> None:
+    for seed in range(30):
+        try:
+            job, cluster = random_case(seed)
+            found = model(job, cluster).metrics
+        except (ValidationError, PlanError):
+            continue
+        for use in found.axes:
+            own = [link for link in found.links if link.axis == use.axis]
+            assert sum(use.bytes.values()) == pytest.approx(sum(link.bytes for link in own)), seed
+            assert use.busiest_bytes == pytest.approx(max((link.bytes for link in own), default=0.0)), seed
+            assert use.utilisation == pytest.approx(max((link.utilisation for link in own), default=0.0)), seed
+
+
+def test_representatives_say_what_all_accelerators_send() -> None:
+    compared = folded = 0
+    for seed in range(24):
+        # pipelines are long, so there are fewer of them
+        for make in (random_case, random_decoder, random_pipeline)[: 3 if seed < 12 else 2]:
+            try:
+                job, cluster = make(seed)
+                plan = partition(job, cluster)
+            except (ValidationError, PlanError):
+                continue
+            symmetry = symmetry_of(plan, job, cluster)
+            if not symmetry.exact:
+                continue
+            metrics = model(job, cluster).metrics
+            folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None)
+            parts = [(plan, dict.fromkeys(range(plan.pipeline), 1))]
+            parts += [(folding.folded(0), folding.stands_for())] if folding else []
+            for part, stands_for in parts:
+                price = prices_on(cluster)
+                found = traffic(part, job, symmetry, stands_for, price, cluster.network, metrics.modelled_step_s)
+                for use, whole in zip(found, metrics.axes, strict=True):
+                    assert use.bytes == pytest.approx(whole.bytes), (seed, make.__name__)
+                    assert use.busiest_bytes == pytest.approx(whole.busiest_bytes), (seed, make.__name__)
+            compared += 1
+            folded += folding is not None
+    assert compared >= 25
+    assert folded >= 6
