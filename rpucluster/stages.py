@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rpucluster.cluster import Cluster
 from rpucluster.job import Job
@@ -29,21 +30,8 @@ def balance(layers: Sequence[Layer], job: Job, cluster: Cluster) -> list[int]:
     slowest = _least(time[-1], lambda most: _runs([(fill, fullest), (time, most)]) <= runs)
     fullest = _least(fullest, lambda most: _runs([(fill, most), (time, slowest)]) <= runs)
     limits = [(fill, fullest), (time, slowest)]
-    stop_of = np.array([_stop(limits, i) for i in range(count)])
-    widest = int((stop_of - np.arange(count)).max())
     beside = np.array([0, *(layer.carried for layer in layers[:-1]), 0], np.int64)
-    least = np.where(np.arange(count + 1) == 0, 0, _FAR)
-    cuts = []
-    for _ in range(runs):
-        best, start = np.full(count + 1, _FAR), np.zeros(count + 1, np.int64)
-        for width in range(widest, 0, -1):  # of equal ones the earliest cut
-            j = np.arange(width, count + 1)
-            legal = stop_of[j - width] >= j
-            total = np.where(legal, least[j - width] + beside[j], _FAR)
-            better = total < best[j]
-            best[j], start[j] = np.where(better, total, best[j]), np.where(better, j - width, start[j])
-        least = np.minimum(best, _FAR)
-        cuts.append(start)
+    cuts = _cuts(np.array([_stop(limits, i) for i in range(count)]), beside, runs)
     owner, stop = [0] * count, count
     for k in range(runs - 1, -1, -1):
         first = int(cuts[k][stop])
@@ -52,10 +40,31 @@ def balance(layers: Sequence[Layer], job: Job, cluster: Cluster) -> list[int]:
     return owner
 
 
-_FAR = np.iinfo(np.int64).max // 4
-
 Limits = Sequence[tuple[Sequence[int], int]]
 """Loads of all layers before each, and the most that a run may have."""
+
+
+def _cuts(stop_of: NDArray[np.int64], beside: NDArray[np.int64], runs: int) -> list[NDArray[np.int64]]:
+    """Where the last of so many runs up to each layer begins, for 1, 2, ... runs, so that least goes on beside the
+    outputs; of equal ones the earliest cut."""
+    count = len(stop_of)
+    ends = np.arange(1, count + 1)
+    # runs that end somewhere may begin in a row of places: two overlapping powers of two, whose minima are tabled
+    first = np.searchsorted(stop_of, ends)
+    level = np.frexp(ends - first)[1] - 1
+    second = ends - (1 << level)
+    far = np.iinfo(np.int64).max // (4 * (count + 1))
+    least = np.where(np.arange(count + 1) == 0, 0, far)
+    cuts = []
+    for _ in range(runs):
+        table = [least[:-1] * (count + 1) + np.arange(count)]
+        for k in range(int(level.max())):
+            table.append(np.append(np.minimum(table[k][: -(1 << k)], table[k][1 << k :]), table[k][-(1 << k) :]))
+        found = np.array(table)
+        best = np.append(far * (count + 1), np.minimum(found[level, first], found[level, second]))
+        least = np.minimum(best // (count + 1) + beside, far)
+        cuts.append(best % (count + 1))
+    return cuts
 
 
 def _stop(limits: Limits, start: int) -> int:
@@ -67,7 +76,9 @@ def _runs(limits: Limits) -> float:
     """The fewest runs that keep to the limits; infinitely many where a layer does not."""
     count, at, end = 0, 0, len(limits[0][0]) - 1
     while at < end:
-        stop = _stop(limits, at)
+        stop = end
+        for before, most in limits:
+            stop = min(stop, bisect_right(before, before[at] + most, at) - 1)
         if stop == at:
             return math.inf
         count, at = count + 1, stop

@@ -20,7 +20,7 @@ from rpucluster.search.layouts import Layout
 from rpucluster.search.longest import Flush, Travel, longest
 from rpucluster.search.pieces import Pieces, Updated
 from rpucluster.search.routes import Routes
-from rpucluster.search.space import Candidate, Sync
+from rpucluster.search.space import Candidate, Sync, divisors
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,10 @@ class Bounds:
         self._job, self._cluster = job, cluster
         self._routes = Routes(cluster.network)
         self.pieces = cache(lambda tensor: Pieces(job, cluster, tensor))
-        self.layout = cache(lambda tensor, stages, chunks: Layout(self.pieces(tensor), job, cluster, stages, chunks))
+        sizes = tuple(divisors(job.train.minibatch * job.parallel.data))
+        self.layout = cache(
+            lambda tensor, stages, chunks: Layout(self.pieces(tensor), job, cluster, stages, chunks, sizes)
+        )
         self._kinds = Counter(replace(layer, name="-") for layer in job.network.layers)
         self._least_tiles = cache(self._least_tiles_for)
         self._sums = cache(self._sums_for)

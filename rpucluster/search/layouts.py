@@ -42,9 +42,11 @@ class Loads(NamedTuple):
 
 
 class Layout:
-    """Layers of `pieces` on the stages of a pipeline, in so many runs each."""
+    """Layers of `pieces` on the stages of a pipeline, in so many runs each, for microbatches of all of some sizes."""
 
-    def __init__(self, pieces: Pieces, job: Job, cluster: Cluster, stages: int, chunks: int) -> None:
+    def __init__(
+        self, pieces: Pieces, job: Job, cluster: Cluster, stages: int, chunks: int, sizes: tuple[int, ...]
+    ) -> None:
         degrees = {"tensor": pieces.tensor, "pipeline": stages, "virtual_stages": chunks}
         planned = job.model_copy(update={"parallel": job.parallel.model_copy(update=degrees)})
         self.pieces, self.stages, self.chunks = pieces, stages, chunks
@@ -67,13 +69,23 @@ class Layout:
         """(stages, sites)"""
         self.held = self.layers_of @ pieces.tiles
         """Tiles by stage and rank."""
-        self.ways = cache(self._ways)
-        self.loads = cache(self._loads)
+        self._sizes = sizes
+        self._of_all = cache(lambda: (self._ways(sizes), self._loads(sizes)))
 
     @property
     def fits(self) -> bool:
         """Whether every accelerator has the tiles that it is given."""
         return bool(self.held.max() <= self._chip.tiles)
+
+    def ways(self, sizes: tuple[int, ...]) -> Ways:
+        """For some of its sizes."""
+        at = np.searchsorted(self._sizes, sizes)
+        return Ways(*(each[at] for each in self._of_all()[0]))
+
+    def loads(self, sizes: tuple[int, ...]) -> Loads:
+        """For some of its sizes."""
+        at = np.searchsorted(self._sizes, sizes)
+        return Loads(*(each[at] for each in self._of_all()[1]))
 
     def _ways(self, sizes: tuple[int, ...]) -> Ways:
         passes = [self.pieces.passes(size) for size in sizes]

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 from rpucluster.cluster import Cluster
@@ -21,12 +21,13 @@ class Family:
     """How many plans differ from each in the numbers of accelerators only, itself among them."""
     least: Least
     """Of the passes alone, until `refine` has found more."""
-    refined: bool = field(default=False, init=False)
 
-    def refine(self, bounds: Bounds) -> None:
-        """Find the bounds with transfers and updates."""
-        if not self.refined:
-            self.least, self.refined = bounds.least(self.plan, Mesh(*strides(self.plan)), self.sizes), True
+    def refine(self, k: int, bounds: Bounds) -> None:
+        """Find the bounds of the k-th size with transfers and updates."""
+        found = bounds.least(self.plan, Mesh(*strides(self.plan)), self.sizes[k : k + 1])
+        # what is known without these stays a bound
+        self.least.seconds[k] = max(self.least.seconds[k], found.seconds[0])
+        self.least.joules[k] = max(self.least.joules[k], found.joules[0])
 
 
 def families(batches: Iterable[Batch], bounds: Bounds, cluster: Cluster) -> Iterator[Family]:
@@ -50,7 +51,8 @@ def families(batches: Iterable[Batch], bounds: Bounds, cluster: Cluster) -> Iter
                 )
                 least = bounds.least(plan, None, sizes)
                 for alike in placements.values():
-                    yield Family(plan=plan._replace(placement=alike[0]), sizes=sizes, alike=len(alike), least=least)
+                    own = Least(least.seconds.copy(), least.joules.copy())
+                    yield Family(plan=plan._replace(placement=alike[0]), sizes=sizes, alike=len(alike), least=own)
 
 
 class Ranking:
@@ -78,9 +80,8 @@ class Ranking:
                 heapq.heappop(self._heap)
                 plan = family.plan._replace(microbatch=family.sizes[k])
                 return bound, plan, float(family.least.seconds[k]), family.alike
-            family.refine(self._bounds)
-            # what is known without transfers and updates stays a bound
-            heapq.heapreplace(self._heap, (max(bound, float(self._of(family)[k])), i, k, True))
+            family.refine(k, self._bounds)
+            heapq.heapreplace(self._heap, (float(self._of(family)[k]), i, k, True))
         return None
 
     def left(self, below: float) -> int:
