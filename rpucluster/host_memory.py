@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rpucluster.arrays import Gpu, array_module, gpu_report
-from rpucluster.errors import CapacityError
+from rpucluster.errors import AcceleratorError, CapacityError
 from rpucluster.hosting import hosts
 from rpucluster.job import Job
 from rpucluster.plan import Plan
@@ -47,14 +47,27 @@ def worker_bytes(job: Job, plan: Plan, host_of: Mapping[int, int]) -> list[int]:
     return found
 
 
-def check_gpus(gpus: Sequence[Gpu], held: Sequence[int]) -> None:
-    """Refuse workers that hold so many bytes where as many as share each GPU do not fit.  Raises `CapacityError`."""
+def check_gpus(gpus: Sequence[Gpu], held: Sequence[int], sharing: int | None = None) -> None:
+    """Refuse workers that hold so many bytes where as many as share each GPU do not fit.
+
+    `sharing` is how many that are, where these are not all GPUs.  Raises `CapacityError`.
+    """
     smallest = min(gpus, key=lambda gpu: gpu.memory_bytes)
-    sharing = -(-len(held) // len(gpus))
+    sharing = -(-len(held) // len(gpus)) if sharing is None else min(sharing, len(held))
     needed = sum(sorted(held, reverse=True)[:sharing])
     if needed > smallest.memory_bytes:
+        who = "a worker" if sharing == 1 else f"{sharing} workers that share a GPU"
         raise CapacityError(
-            f"the arrays of {sharing} workers that share a GPU need {needed / 2**30:,.1f} GiB but {smallest.name} has "
+            f"the arrays of {who} need {needed / 2**30:,.1f} GiB but {smallest.name} has "
             f'{smallest.memory_bytes / 2**30:,.1f} GiB; lower [model] sizes, write [run] arrays = "numpy", or use '
             f"more GPUs"
         )
+
+
+def out_of_memory(error: MemoryError) -> AcceleratorError:
+    """What a process is told for that got no more memory from the system, its limits or its GPU."""
+    told = " ".join(str(error).split()) or "the system gave no more"
+    return AcceleratorError(
+        f"an accelerator ran out of memory: {told}; give its machine more, lower [model] sizes, or write [run] "
+        f'tolerances = "recomputed"'
+    )

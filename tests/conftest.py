@@ -8,11 +8,15 @@ from rpucluster.kernels import Kernels, for_module
 from rpucluster.kernels.cuda import CudaKernels
 from rpucluster.kernels.cuda_launch import Functions
 from rpucluster.kernels.reference import ReferenceKernels
+from rpucluster.pool.ray_session import prepare_ray
 from tests.cuda_on_cpu import HAVE_COMPILER, cuda_functions_on_cpu
 
 # examples are compiled, forked and shared with whatever else the machine does: no test asserts a time
 settings.register_profile("rpucluster", deadline=None)
 settings.load_profile("rpucluster")
+
+# before a test file imports Ray, since tests start their own
+prepare_ray(private=True)
 
 
 @pytest.fixture(scope="session")

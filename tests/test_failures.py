@@ -1,28 +1,32 @@
-"""Processes that die, hang or are told to stop: a run ends with the weights of an undisturbed one, or says why not."""
+"""Processes that die, hang or get nothing more: a run ends with the weights of an undisturbed one, or says why not."""
 
 import errno
 import os
 import re
+import resource
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rpucluster import Callbacks
+from rpucluster.accelerator import Accelerator
 from rpucluster.checkpoint import complete
 from rpucluster.coordinator import Progress, RunInterrupted, find, run
-from rpucluster.errors import AcceleratorLostError, RunDirectoryError, RunError
+from rpucluster.errors import AcceleratorError, AcceleratorLostError, RunDirectoryError, RunError
 from rpucluster.job import Job
 from rpucluster.pool import ray_session
 from rpucluster.runlog import RunDirectory
-from tests.processes import accelerators, descendants
+from tests.event_files import expected_scalars, scalars
+from tests.processes import accelerators
 from tests.specs import make_cluster, make_job
+from tests.test_interrupts import Press
 
 pytest.importorskip("ray", reason="Ray is not installed")
+HAVE_TENSORBOARDX = find_spec("tensorboardX") is not None
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +66,12 @@ def test_a_process_that_is_killed_or_hangs_sends_the_run_back_to_its_last_checkp
 ) -> None:
     """One that is stopped dies of nothing but the kill that cannot be refused; none of them is left.
 
-    A busy machine may take another restart or two, for processes that seem to hang.
+    A busy machine may take another restart or two, for processes that seem to hang.  Scalars for TensorBoard of steps
+    that are done again are written once.
     """
     disturb = Disturb({1: signal.SIGKILL, 3: signal.SIGSTOP})
-    found = run(job_with(step_deadline="6 s", restarts=10), make_cluster(), out=tmp_path / "run", progress=disturb)
+    job = job_with(step_deadline="4 s", restarts=10)
+    found = run(job, make_cluster(), out=tmp_path / "run", progress=disturb, tensorboard=HAVE_TENSORBOARDX)
     assert found.summary["weights_sha256"] == undisturbed
     killed, *hung = disturb.told
     assert re.match(
@@ -73,9 +79,12 @@ def test_a_process_that_is_killed_or_hangs_sends_the_run_back_to_its_last_checkp
     )
     assert hung
     for message in hung:
-        assert re.match(r"(no accelerator has done anything|an accelerator has not answered) for 6 s", message)
+        assert re.match(r"(no accelerator has done anything|an accelerator has not answered) for 4 s", message)
     assert accelerators(os.getpid()) == []
     assert [row.epoch for row in found.directory.read_epochs()] == [1, 2, 3, 4]
+    if HAVE_TENSORBOARDX:
+        told = scalars(found.directory.path / "tensorboard")
+        assert {name: told[name] for name in told if name != "wall/samples_per_s"} == expected_scalars(found.directory)
 
 
 def test_when_restarts_are_used_up_the_run_stops_and_can_be_continued(
@@ -88,91 +97,80 @@ def test_when_restarts_are_used_up_the_run_stops_and_can_be_continued(
     assert found.summary["weights_sha256"] == undisturbed
 
 
-# --- Ctrl-C ---
-
-
-class Press:
-    """Sends Ctrl-C to this process so many times when an epoch is done."""
-
-    def __init__(self, epoch: int, times: int) -> None:
-        self.epoch, self.times = epoch, times
-        self.told: list[str] = []
-
-    def __call__(self, now: Progress) -> None:
-        if now.phase == "stopping":
-            self.told.append(now.message or "")
-        if now.phase == "epoch" and now.epoch == self.epoch:
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
-
-
-def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(undisturbed: str, tmp_path: Path) -> None:
-    before, press = signal.getsignal(signal.SIGINT), Press(2, times=1)
-    with pytest.raises(RunInterrupted) as caught:
-        run(job_with(), make_cluster(), executor="local", out=tmp_path / "run", progress=press)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert press.told == ["finishing the steps under way and writing a checkpoint; Ctrl-C again stops at once"]
-    source = find(tmp_path / "run")
-    assert source.position.steps == 16  # of two epochs, though a checkpoint is due every five steps
-    assert str(caught.value) == (
-        f"interrupted after step 16; rpucluster run --resume {tmp_path / 'run'} goes on from there"
-    )
-    found = run(job_with(), make_cluster(), executor="local", resume=source)
-    assert found.summary["weights_sha256"] == undisturbed
-
-
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    """Without the checkpoint that the first has asked for; that of step 15 may not have been complete yet."""
+def test_a_second_ctrl_c_leaves_no_accelerator(session: None, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
-        run(job_with(), make_cluster(), executor="local", out=tmp_path / "run", progress=Press(2, times=2))
+        run(job_with(), make_cluster(), out=tmp_path / "run", progress=Press(2, times=2))
     assert not isinstance(caught.value, RunInterrupted)
+    assert accelerators(os.getpid()) == []
     assert find(tmp_path / "run").position.steps in (10, 15)
 
 
-COMMAND = """
-import sys
-from rpucluster.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_ctrl_c_at_a_terminal_ends_the_command_and_all_of_ray(tmp_path: Path) -> None:
-    """A terminal sends it to the whole process group; the digits job on two accelerators is in one of its own."""
-    folder = tmp_path / "run"
-    sets = ["data.nudge=0", "data.train_samples=640", "evaluate.every=100", "parallel.pipeline=1", "train.epochs=500"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "run", "digits", "--cluster", "laptop", "--out", str(folder),
-         "--checkpoint-every", "50 steps", *(word for text in sets for word in ("--set", text))],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-    )  # fmt: skip
-    wait_for_epochs(folder, process)
-    family = set(descendants(process.pid)) | {process.pid}
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert out == ""
-    step = find(folder).position.steps
-    assert err.splitlines()[-1] == (
-        f"rpucluster: error: interrupted after step {step}; rpucluster run --resume {folder} goes on from there"
-    )
-    until = time.monotonic() + 10
-    while (left := [number for number in family if Path(f"/proc/{number}").exists()]) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert left == []
-    assert not (folder / "summary.json").exists()
-
-
-def wait_for_epochs(folder: Path, process: "subprocess.Popen[str]") -> None:
-    for _ in range(1200):
-        if (folder / "metrics.parquet").exists():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    raise AssertionError("no epoch in two minutes")
-
-
 # --- what the system refuses ---
+
+
+def limit(process: int, what: int, amount: int) -> None:
+    """Lower a limit of a process, or raise it again."""
+    _, most = resource.prlimit(process, what)
+    resource.prlimit(process, what, (amount, most))
+
+
+def test_an_accelerator_that_gets_no_more_memory_ends_the_run_with_one_line(session: None, tmp_path: Path) -> None:
+    """Its process may grow by 10 MB more and no further: a checkpoint begins with a copy of 109 MB.
+
+    What lacks memory first is not ours to choose: NumPy, a thread that shall write, or Ray, which ends the process.
+    """
+    job = make_job(
+        model={"sizes": [64, 140_000, 10]},
+        data={"train_samples": 16, "test_samples": 8},
+        run={"checkpoint_every": "1 steps", "restarts": 0},
+    )
+
+    def stop_growing(now: Progress) -> None:
+        process = accelerators(os.getpid())[-1]
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+        limit(process, resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + 10_000_000)
+
+    told = Callbacks(on_step=stop_growing, every_steps=1)
+    with pytest.raises(AcceleratorError, match=r"ran out of memory|can't start new thread"):
+        run(job, make_cluster(tile=4096), out=tmp_path / "run", callbacks=told)
+    assert accelerators(os.getpid()) == []
+    assert not (tmp_path / "run").exists()  # nothing was finished
+
+
+def test_this_process_without_memory_ends_the_run_with_one_line_too(
+    undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(accelerator: Accelerator) -> None:
+        raise MemoryError("Unable to allocate 9.31 GiB for an array")
+
+    def look(now: Progress) -> None:
+        if now.phase == "epoch" and now.epoch == 2:
+            monkeypatch.setattr(Accelerator, "state", refuse)
+
+    with pytest.raises(AcceleratorError, match=r"ran out of memory: Unable to allocate 9\.31 GiB for an array; give"):
+        run(job_with(), make_cluster(), executor="local", out=tmp_path / "run", progress=look)
+    monkeypatch.undo()
+    found = run(job_with(), make_cluster(), executor="local", resume=find(tmp_path / "run"))
+    assert found.summary["weights_sha256"] == undisturbed
+
+
+def test_an_accelerator_that_cannot_write_its_checkpoint_ends_the_run_with_one_line(
+    session: None, undisturbed: str, tmp_path: Path
+) -> None:
+    """The system lets it write no file of more than a few bytes from the second epoch on."""
+
+    def refuse(now: Progress) -> None:
+        if now.phase == "epoch" and now.epoch == 2:
+            limit(accelerators(os.getpid())[-1], resource.RLIMIT_FSIZE, 100)
+
+    with pytest.raises(RunError, match=r"accelerator-0000[01]\.parquet: cannot be written: File too large"):
+        run(job_with(), make_cluster(), out=tmp_path / "run", progress=refuse)
+    assert accelerators(os.getpid()) == []
+    assert [row.epoch for row in RunDirectory(tmp_path / "run").read_epochs()][:2] == [1, 2]
+    source = find(tmp_path / "run")
+    assert source.position.steps in (10, 15)
+    found = run(job_with(), make_cluster(), executor="local", resume=source)
+    assert found.summary["weights_sha256"] == undisturbed
 
 
 def test_a_full_disk_ends_with_one_message_and_what_is_finished_stays(

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +14,22 @@ from rpucluster.coordinator import Progress, find, run
 from rpucluster.errors import AcceleratorError
 from rpucluster.job import Job, load_job
 from rpucluster.pool import nodes, ray_session
+from rpucluster.pool.placement import Reserved, gpu_share
 from rpucluster.pool.ray_session import import_ray
+from rpucluster.runlog import RunDirectory
 from tests.processes import accelerators
 from tests.specs import make_cluster
+from tests.test_arrays import fake_cupy
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Any]:
-    """A head and another node, two CPUs each; one that is lost is noticed in seconds."""
+    """A head and another node, two CPUs each; one that is lost is noticed in seconds.
+
+    Ray is told of two GPUs on the second, which are not there.
+    """
     import_ray()
     from ray.cluster_utils import Cluster
 
@@ -32,7 +37,7 @@ def two_nodes() -> Iterator[Any]:
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "_system_config": quick}
     )
-    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2, num_gpus=2)
     yield cluster
     cluster.shutdown()
 
@@ -87,50 +92,6 @@ def test_a_run_over_nodes_has_the_weights_of_a_run_here_and_leaves_the_cluster_a
     assert accelerators(os.getpid()) == []
 
 
-@pytest.mark.slow
-def test_a_node_that_is_lost_sends_the_run_back_to_its_checkpoint_while_there_is_room(
-    two_nodes: Any, undisturbed: str, tmp_path: Path
-) -> None:
-    """A third node has room for the replica of the one that is lost.  Without it, the next loss ends the run with one
-    line, and the run goes on elsewhere."""
-    third = two_nodes.add_node(num_cpus=2)
-    told: list[str] = []
-
-    def lose() -> None:
-        lost = next(node for node in two_nodes.worker_nodes if node.node_id in workers_by_node())
-        before = len(accelerators(os.getpid()))
-        two_nodes.remove_node(lost, allow_graceful=False)
-        # its workers end when they hear of it; the rest of the run might be quicker
-        wait_until(lambda: len(accelerators(os.getpid())) < before)
-
-    def look(now: Progress) -> None:
-        at_first(now)
-        if now.phase == "restart":
-            told.append(now.message or "")
-
-    at_first = at_epoch(1, lose)
-    found = run(digits(), CLUSTER, address=two_nodes.address, out=tmp_path / "run", progress=look)
-    assert found.summary["weights_sha256"] == undisturbed
-    assert len(told) == 1
-    assert re.search(r"the process of .* was lost: .*; going on from step \d+ \(1 of 3 restarts\)$", told[0])
-    assert len(two_nodes.worker_nodes) == 1
-    assert third is not None
-
-    at_first = at_epoch(1, lose)
-    one_each = digits("run.accelerators_per_worker=1")  # "auto" would go on with two workers
-    with pytest.raises(AcceleratorError) as caught:
-        run(one_each, CLUSTER, address=two_nodes.address, out=tmp_path / "lost", progress=look)
-    assert re.match(
-        r"4 workers need 4 CPUs, 0\.6 GiB of memory, but the Ray cluster has room for 2 \(2 on \S+ \(\w{8}\)\); write "
-        r"\[run\] accelerators_per_worker at least 2 times as high",
-        str(caught.value),
-    )
-    here = digits("run.accelerators_per_worker=2")
-    again = run(here, CLUSTER, address=two_nodes.address, resume=find(tmp_path / "lost"))
-    assert again.summary["weights_sha256"] == undisturbed
-    assert accelerators(os.getpid()) == []
-
-
 def test_room_that_others_keep_is_waited_for_and_then_told(
     two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,29 +120,78 @@ def test_other_software_on_a_node_is_told_before_training(
     assert not (tmp_path / "run").exists()
 
 
-LISTEN = """
-import os, signal, time
-from rpucluster.pool import ray_session
-from tests.processes import descendants, listening
-with ray_session(None) as ray:
-    killed = ray.remote(max_retries=0)(lambda: os.kill(os.getpid(), signal.SIGKILL)).remote()
-    ray.wait([killed])
-    time.sleep(1)
-    ray.get(ray.remote(lambda: os.getpid()).remote())
-    family = [os.getpid(), *descendants(os.getpid())]
-    print(*sorted({address for address, _ in listening(family)}), len(listening(family)))
-"""
+class Holder:
+    """Keeps its part of a GPU and says of which."""
+
+    def gpus(self) -> list[int]:
+        return list(import_ray().get_gpu_ids())
 
 
-def test_a_private_ray_listens_on_loopback_only_and_is_quiet_about_lost_processes() -> None:
-    """Whoever reaches a port of Ray can run code, so nobody else may; and what is lost we tell ourselves.  In a process
-    of its own, since Ray decides both when it is imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", LISTEN], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+def test_workers_that_share_gpus_have_a_part_of_one_each(two_nodes: Any) -> None:
+    """Up to six workers on two GPUs have a third of one each.  A replica of four takes a whole GPU and a third: four
+    times the third, which is rounded down, would leave too little of the second for the last."""
+    with ray_session(two_nodes.address) as ray:
+        each = {"CPU": 0.1, "GPU": gpu_share(6, 2)}
+        reserved = Reserved(ray, (0, 0, 0, 0), each, "pack")
+        holder = ray.remote(Holder)
+        workers = [holder.options(**reserved.options(worker)).remote() for worker in range(4)]
+        found = ray.get([worker.gpus.remote() for worker in workers], timeout=60)
+        reserved.release()
+    counts = [found.count([gpu]) for gpu in (0, 1)]
+    assert sorted(counts) == [1, 3]
+
+
+def test_a_node_whose_gpu_cannot_be_used_is_told_before_training(
+    two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here CuPy, a stand-in, finds one; on the node that has GPUs by what Ray was told it finds none."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    with pytest.raises(
+        AcceleratorError, match=r"node \S+ \(\w{8}\) has a GPU by what Ray was told but CuPy finds none"
+    ):
+        run(digits("parallel.data=1", "run.arrays=cupy"), CLUSTER, address=two_nodes.address, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_sends_the_run_back_to_its_checkpoint_while_there_is_room(
+    two_nodes: Any, undisturbed: str, tmp_path: Path
+) -> None:
+    """Two replicas of one worker of two threads take a node each.  A third node has room for the replica of the one
+    that is lost.  The next loss ends the run with one line, and it goes on elsewhere."""
+    two_nodes.add_node(num_cpus=2)
+    told: list[str] = []
+    job = digits("parallel.tensor=1", "run.threads=2", "run.accelerators_per_worker=1")
+
+    def lose() -> None:
+        lost = next(node for node in two_nodes.worker_nodes if node.node_id in workers_by_node())
+        before = len(accelerators(os.getpid()))
+        two_nodes.remove_node(lost, allow_graceful=False)
+        # its workers end when they hear of it; the rest of the run might be quicker
+        wait_until(lambda: len(accelerators(os.getpid())) < before)
+
+    losses = [at_epoch(1, lose), at_epoch(2, lose)]
+
+    def look(now: Progress) -> None:
+        for loss in losses:
+            loss(now)
+        if now.phase == "restart":
+            told.append(now.message or "")
+
+    with pytest.raises(AcceleratorError) as caught:
+        run(job, CLUSTER, address=two_nodes.address, out=tmp_path / "run", progress=look)
+    assert len(told) == 2
+    for number, message in enumerate(told, 1):
+        assert re.match(rf"the process of .* was lost: .*; going on from step \d+ \({number} of 3 restarts\)$", message)
+    assert re.match(
+        r"2 workers need 4 CPUs, 0\.3 GiB of memory, but the Ray cluster has room for 1 \(1 on \S+ \(\w{8}\)\); write "
+        r"\[run\] accelerators_per_worker at least 2 times as high",
+        str(caught.value),
     )
-    *addresses, count = done.stdout.split()
-    assert addresses == ["127.0.0.1"]
-    assert int(count) > 4
+    assert [row.epoch for row in RunDirectory(tmp_path / "run").read_epochs()][:2] == [1, 2]
+    again = run(job, CLUSTER, executor="local", resume=find(tmp_path / "run"))
+    assert again.summary["weights_sha256"] == undisturbed
+    assert accelerators(os.getpid()) == []
 
 
 def workers_by_node() -> dict[str, int]:

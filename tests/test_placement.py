@@ -1,6 +1,9 @@
 """Which workers share a node: whole replicas where there is room, all wherever they fit, else one clear line."""
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpucluster.arrays import Gpu
+from rpucluster.coordinator import run
 from rpucluster.errors import AcceleratorError, CapacityError
 from rpucluster.host_memory import check_gpus, worker_bytes
 from rpucluster.partitioner import partition
 from rpucluster.pool.nodes import compare
-from rpucluster.pool.placement import Node, bundles, gpu_share, replicas_of
+from rpucluster.pool.placement import Node, bundle, bundles, gpu_share, replicas_of, sharing
 from rpucluster.pool.ray_session import start_ray
+from rpucluster.pool.rooms import Rooms
 from tests.specs import make_cluster, make_job
+from tests.test_arrays import fake_cupy
 
 
 def nodes(*cpus: int) -> list[Node]:
@@ -88,12 +94,51 @@ def test_shares_of_gpus_leave_no_worker_over(workers: int, gpus: int) -> None:
     assert (on_each - 1) * gpus < workers
 
 
+@given(workers=st.integers(1, 64), gpus=st.integers(1, 8), size=st.integers(1, 64))
+def test_a_bundle_has_room_for_its_workers_however_ray_takes_it(workers: int, gpus: int, size: int) -> None:
+    """Ray takes whole GPUs first and what is left of one more, and gives each worker its part of a single one."""
+    share = gpu_share(workers, gpus)
+    found = bundle(size, {"CPU": 2.0, "GPU": share})
+    assert found["CPU"] == 2.0 * size
+    whole, rest = divmod(round(10_000 * found["GPU"]), 10_000)
+    parts = round(share * 10_000)
+    assert whole * (10_000 // parts) + rest // parts >= size
+    assert whole * 10_000 + rest <= -(-size // sharing(share)) * 10_000  # no more GPUs than that takes
+    assert Node(name="n", resources={"CPU": 1e6, "GPU": float(gpus)}).room({"CPU": 1.0, "GPU": share}) >= workers
+
+
+def test_arrays_for_gpus_on_a_cluster_without_any_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers on CPUs and on GPUs are never mixed: this process decides for all."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    context = SimpleNamespace(namespace="of somebody")
+    ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0}, get_runtime_context=lambda: context)
+    job = make_job(parallel={"tensor": 2})
+    with pytest.raises(AcceleratorError, match=r'no node of the Ray cluster has one; write \[run\] arrays = "numpy"'):
+        Rooms(ray, job, partition(job, make_cluster()), {0: 0, 1: 1}, None)
+
+
+def test_a_run_that_does_not_fit_the_gpus_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of 4 GiB, a stand-in, and a plan of 5: four workers share it on Ray, all are in one process without."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    job = make_job(model={"sizes": [64, 10_000, 40_000, 10]}, parallel={"tensor": 4}, run={"arrays": "cupy"})
+    cluster = make_cluster(tile=4096, tiles=1000)
+    need = sum(worker_bytes(job, partition(job, cluster), dict.fromkeys(range(4), 0))) / 2**30
+    assert need > 4
+    executors: tuple[Literal["ray", "local"], ...] = ("ray", "local")
+    for executor, workers in zip(executors, ("4 workers that share a GPU", "a worker"), strict=True):
+        told = rf"{workers} need {need:.1f} GiB but gpu 0 has 4\.0 GiB"
+        with pytest.raises(CapacityError, match=told):
+            run(job, cluster, executor=executor, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_arrays_that_no_gpu_holds_are_refused_before_they_are_made() -> None:
     """Three workers on two GPUs: two share one, and the two largest may meet on the smaller."""
     gpus = [Gpu(index=i, name="small" if i else "large", memory_bytes=(4 - i) << 30, free_bytes=0) for i in range(2)]
     check_gpus(gpus, [2 << 30, 1 << 30, 1 << 30])
     with pytest.raises(CapacityError, match=r"2 workers that share a GPU need 3\.5 GiB but small has 3\.0 GiB"):
         check_gpus(gpus, [2 << 30, 3 << 29, 1 << 30])
+    check_gpus(gpus, [2 << 30, 3 << 29, 1 << 30], 1)  # where there are more of them than these
 
 
 def test_bytes_of_workers_add_up_to_those_of_all_weights() -> None:

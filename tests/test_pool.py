@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rpucluster import coordinator
@@ -30,10 +31,12 @@ def test_a_sum_out_of_range_is_told_by_its_layer_not_by_the_lost_connections(tmp
     assert not ray.is_initialized()
 
 
-def test_a_killed_actor_is_told_as_lost() -> None:
+def test_what_an_actor_could_not_allocate_is_told_and_a_killed_one_as_lost() -> None:
     job, cluster = make_job(parallel={"pipeline": 2}), make_cluster()
     pool = RayPool(job, cluster, partition(job, cluster))
     try:
+        with pytest.raises(AcceleratorError, match=r"ran out of memory: Unable to allocate 512\. PiB .*; give"):
+            pool._results([pool._hosts[0].__ray_call__.remote(lambda _: np.empty(1 << 56))])
         pids = ray.get([host.__ray_call__.remote(lambda _: os.getpid()) for host in pool._hosts])
         os.kill(pids[1], signal.SIGKILL)
         with pytest.raises(AcceleratorError, match="the process of accelerator 1 was lost"):

@@ -1,6 +1,6 @@
-"""Scalars for TensorBoard, read back from the event files as records of protobuf messages."""
+"""Scalars for TensorBoard, read back from the event files; on Ray, and over a loss, in `test_failures.py`."""
 
-import struct
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import pytest
 
 from rpucluster import Callbacks, Progress, cli
 from rpucluster.coordinator import find, run
+from rpucluster.errors import RunError
 from rpucluster.runlog import RunDirectory
+from tests.event_files import events, expected_scalars, scalars
 from tests.specs import make_cluster, make_job
 
 pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
@@ -17,58 +19,11 @@ pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
 JOB = make_job(train={"epochs": 3}, evaluate={"every": 2}, run={"checkpoint_every": "5 steps"})
 
 
-def events(folder: Path) -> list[Any]:
-    """The events of all files, oldest first; a record is its length (8 bytes), a checksum (4), itself, a checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    found = []
-    for path in sorted(folder.iterdir()):
-        content, at = path.read_bytes(), 0
-        while at < len(content):
-            (length,) = struct.unpack_from("<Q", content, at)
-            found.append(Event.FromString(content[at + 12 : at + 12 + length]))
-            at += length + 16
-    return found
-
-
-def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """The values of each scalar by step; none is written twice."""
-    found: dict[str, dict[int, float]] = {}
-    for event in events(folder):
-        for value in event.summary.value:
-            assert event.step not in found.setdefault(value.tag, {})
-            found[value.tag][event.step] = value.simple_value
-    return found
-
-
-def expected(directory: RunDirectory) -> dict[str, dict[int, Any]]:
-    """The same from the rows of metrics.parquet, as float32, which event files hold.
-
-    All steps of an epoch are performed together here, so their loss is that of the epoch."""
-    columns = {
-        "train/loss": "train_loss",
-        "epoch/train_loss": "train_loss",
-        "epoch/train_accuracy": "train_accuracy",
-        "epoch/test_loss": "test_loss",
-        "epoch/test_accuracy": "test_accuracy",
-        "epoch/learning_rate": "learning_rate",
-        "modelled/seconds": "modelled_s",
-        "modelled/energy_J": "modelled_energy_J",
-    }
-    rows = directory.read_epochs()
-    return {
-        name: {
-            row.step: pytest.approx(getattr(row, column), rel=1e-6) for row in rows if getattr(row, column) is not None
-        }
-        for name, column in columns.items()
-    }
-
-
 def test_scalars_are_the_rows_of_the_metrics(tmp_path: Path) -> None:
     found = run(JOB, make_cluster(), executor="local", out=tmp_path / "run", tensorboard=True)
     read = scalars(found.directory.path / "tensorboard")
     assert set(read.pop("wall/samples_per_s")) == {8, 16, 24}
-    assert read == expected(found.directory)
+    assert read == expected_scalars(found.directory)
     assert set(read["epoch/test_loss"]) == {16, 24}  # every second epoch, and the last
 
 
@@ -94,6 +49,40 @@ def test_a_run_that_goes_on_writes_from_there_and_has_what_was_beyond_dropped(tm
     assert set(scalars(folder)["epoch/train_loss"]) == {16, 24}
     starts = [event.step for event in events(folder) if event.HasField("session_log")]
     assert starts == [source.position.steps + 1]  # TensorBoard drops this step and all beyond it
+
+
+def test_a_disk_that_is_full_costs_scalars_and_nothing_else(tmp_path: Path) -> None:
+    """In the second epoch the event file becomes /dev/full, where the kernel itself refuses to write."""
+    folder, told = tmp_path / "run" / "tensorboard", []
+
+    def fill_up(now: Progress) -> None:
+        for handle in Path("/proc/self/fd").iterdir():
+            if now.epoch == 2 and Path(os.path.realpath(handle)).parent == folder:
+                full = os.open("/dev/full", os.O_WRONLY)
+                os.dup2(full, int(handle.name))
+                os.close(full)
+
+    def look(now: Progress) -> None:
+        if now.message is not None:
+            told.append(now.message)
+
+    how: dict[str, Any] = {"executor": "local", "out": tmp_path / "run"}
+    found = run(JOB, make_cluster(), tensorboard=True, progress=look, callbacks=Callbacks(on_step=fill_up), **how)
+    assert told == [
+        f"no scalars for TensorBoard from step 16 on: {folder}: cannot be written: No space left on device; the run "
+        f"goes on"
+    ]
+    whole = run(JOB, make_cluster(), executor="local", out=tmp_path / "whole")
+    assert found.summary["weights_sha256"] == whole.summary["weights_sha256"]
+    assert RunDirectory.open(found.directory.path).read_epochs()[-1].epoch == 3
+    assert set(scalars(folder)["epoch/train_loss"]) == {8}  # what was finished is there
+
+
+def test_a_disk_that_is_full_from_the_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))  # noqa: SIM115, PTH123
+    with pytest.raises(RunError, match=r"run/tensorboard: cannot be written: No space left on device$"):
+        run(JOB, make_cluster(), executor="local", out=tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_the_package_one_line_says_how_to_get_it(

@@ -18,10 +18,10 @@ from rpucluster.coordinator.position import Position
 from rpucluster.coordinator.resume import Source, counters_for, find, position_in, require_same
 from rpucluster.coordinator.setting import Setting
 from rpucluster.coordinator.status import StatusFile
-from rpucluster.coordinator.tensorboard import Scalars, event_writer
+from rpucluster.coordinator.tensorboard import Scalars, require_tensorboardx
 from rpucluster.data import Dataset, check_against, load_data
 from rpucluster.errors import AcceleratorLostError, DataError, PlanError
-from rpucluster.host_memory import check_memory
+from rpucluster.host_memory import check_memory, out_of_memory
 from rpucluster.job import Job
 from rpucluster.kernels import warm_up
 from rpucluster.modelled import Modelled, model
@@ -75,7 +75,7 @@ def run(
     if isinstance(resume, Path):
         resume = find(resume)
     if tensorboard:
-        event_writer()  # is it there?
+        require_tensorboardx()
     _require_arrays(job)
     modelled = model(job, cluster)
     data = load_data(job.data)
@@ -92,12 +92,13 @@ def run(
         directory = RunDirectory.continued(resume.directory.path)
     else:
         directory = RunDirectory.create(out, job.name)
+    show: Report = progress if progress is not None else lambda _: None
     setting = Setting(
         job=job,
         modelled=modelled,
         data=data,
         directory=directory,
-        report=StatusFile(directory.path, progress if progress is not None else lambda _: None),
+        report=StatusFile(directory.path, show),
         caller=Caller([] if callbacks is None else [callbacks]),
         told={
             "rpucluster": __version__,
@@ -110,11 +111,11 @@ def run(
         earlier_wall_s=start.wall_s,
     )
     with directory.held(), ExitStack() as at_end:
-        if tensorboard:
-            scalars = Scalars(directory.path / "tensorboard", start.steps)
-            at_end.callback(scalars.close)
-            setting.caller.also(scalars.callbacks())
         try:
+            if tensorboard:
+                scalars = Scalars(directory.path / "tensorboard", start.steps, show)
+                at_end.callback(scalars.close)
+                setting.caller.also(scalars.callbacks())
             _write_what_is_known(setting, job, cluster)
             return _attempts(setting, cluster, executor, address, start, resume, as_new)
         except StoppedByCallbackError:
@@ -145,6 +146,8 @@ def _attempts(
         while True:
             try:
                 return _attempt(setting, cluster, executor, address, start, source, as_new)
+            except MemoryError as error:  # of this process; that of another is told by its pool
+                raise out_of_memory(error) from None
             except AcceleratorLostError as error:
                 lost += 1
                 if lost > job.run.restarts:

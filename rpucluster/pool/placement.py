@@ -25,8 +25,13 @@ class Node:
     resources: Resources
 
     def room(self, each: Resources) -> int:
-        """Workers that fit, each with so much."""
-        return min(int(self.resources.get(name, 0.0) / amount + 1e-6) for name, amount in each.items())
+        """Workers that fit, each with so much; one that takes a part of a GPU takes it of a single one."""
+        return min(
+            int(self.resources.get(name, 0.0)) * sharing(amount)
+            if name == "GPU"
+            else int(self.resources.get(name, 0.0) / amount + 1e-6)
+            for name, amount in each.items()
+        )
 
 
 def replicas_of(plan: Plan, host_of: Mapping[int, int]) -> tuple[int, ...]:
@@ -67,6 +72,24 @@ def gpu_share(workers: int, gpus: float) -> float:
     return math.floor(10_000 / math.ceil(workers / max(1, int(gpus)))) / 10_000
 
 
+def sharing(share: float) -> int:
+    """How many workers with such a part share a GPU."""
+    return 10_000 // round(share * 10_000)
+
+
+def bundle(workers: int, each: Resources) -> dict[str, float]:
+    """What so many workers that share a node take together.
+
+    Of GPUs it is whole ones and a rest: Ray takes an amount above 1 as whole GPUs first, and what rounding has left of
+    them would then lack for the last worker.
+    """
+    found = {name: workers * amount for name, amount in each.items()}
+    if "GPU" in each:
+        whole, rest = divmod(workers, sharing(each["GPU"]))
+        found["GPU"] = whole + rest * each["GPU"]
+    return found
+
+
 class Reserved:
     """Room for workers on the nodes of a Ray cluster, in the bundles of a placement group; `release` gives it back.
 
@@ -78,9 +101,7 @@ class Reserved:
         self._ray, self._each = ray, each
         runs = bundles(replicas, each, _nodes(ray))
         self._bundle_of = {worker: number for number, run in enumerate(runs) for worker in run}
-        self._group = ray.util.placement_group(
-            [{name: len(run) * amount for name, amount in each.items()} for run in runs], strategy=how.upper()
-        )
+        self._group = ray.util.placement_group([bundle(len(run), each) for run in runs], strategy=how.upper())
         try:
             self._wait(replicas)
         except BaseException:
@@ -98,21 +119,21 @@ class Reserved:
     def per_node(self) -> dict[str, dict[str, Any]]:
         """What Ray must be told to start a task on each node that has some of the room, by the node's name."""
         where = self._ray.util.placement_group_table(self._group)["bundles_to_node_id"]
-        found = {node: bundle for bundle, node in where.items()}
+        found = {node: number for number, node in where.items()}
         names = {node["NodeID"]: _name(node) for node in self._ray.nodes()}
         gpus = self._each.get("GPU", 0)
         return {
-            names.get(node, node): {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": self._strategy(bundle)}
-            for node, bundle in found.items()
+            names.get(node, node): {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": self._strategy(number)}
+            for node, number in found.items()
         }
 
     def release(self) -> None:
         """Give the room back; whoever still runs there is ended."""
         self._ray.util.remove_placement_group(self._group)
 
-    def _strategy(self, bundle: int) -> Any:
+    def _strategy(self, number: int) -> Any:
         return self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
-            self._group, placement_group_bundle_index=bundle
+            self._group, placement_group_bundle_index=number
         )
 
     def _wait(self, replicas: Sequence[int]) -> None:

@@ -18,6 +18,7 @@ from rpucluster.accelerator import Counters, Steps
 from rpucluster.cluster import Cluster
 from rpucluster.errors import AcceleratorError, AcceleratorLostError, RpuclusterError
 from rpucluster.exchange import Address, PeerLostError
+from rpucluster.host_memory import out_of_memory
 from rpucluster.hosting import hosts
 from rpucluster.job import Job
 from rpucluster.plan import Plan
@@ -185,9 +186,12 @@ class _Watch:
             cause = error.cause
             if isinstance(cause, RpuclusterError):
                 return cause
+            if isinstance(cause, MemoryError):
+                return out_of_memory(cause)
             return AcceleratorError(f"an accelerator failed: {type(cause).__name__}: {cause}")
         name = self._names.get(getattr(error, "actor_id", None) or "", "some accelerator")
-        if isinstance(error, self._ray.exceptions.ActorDiedError):
+        gone = self._ray.exceptions.ActorDiedError, self._ray.exceptions.ActorUnavailableError
+        if isinstance(error, gone):
             return AcceleratorLostError(f"the process of {name} was lost: it was killed, crashed or ran out of memory")
         reason = " ".join(str(error).split())
         return AcceleratorLostError(f"the process of {name} was lost: {reason[:300]}")

@@ -13,7 +13,7 @@ from rpucluster.job import Job
 from rpucluster.kernels import warm_up
 from rpucluster.plan import Plan
 from rpucluster.pool.nodes import check_nodes
-from rpucluster.pool.placement import Reserved, gpu_share, replicas_of
+from rpucluster.pool.placement import Reserved, gpu_share, replicas_of, sharing
 from rpucluster.pool.ray_session import is_shared
 
 
@@ -40,7 +40,10 @@ class Rooms:
         each = {"CPU": float(job.run.threads), "memory": float(BYTES_PER_WORKER + max(held))}
         if on_gpu:
             if not gpus:
-                raise AcceleratorError('[run] arrays = "cupy" but no node of the Ray cluster has a GPU; write "numpy"')
+                raise AcceleratorError(
+                    "arrays would live on GPUs, as [run] arrays and the GPU of this machine say, but no node of the "
+                    'Ray cluster has one; write [run] arrays = "numpy"'
+                )
             each["GPU"] = self._gpus
         self._reserved = Reserved(ray, replicas_of(plan, host_of), each, job.run.node_placement)
         try:
@@ -65,8 +68,15 @@ class Rooms:
         nodes = self._reserved.per_node()
         notices = check_nodes(ray, nodes, on_gpu=self._gpus > 0, folder=folder)
         if self._gpus:
-            found = _on_each(ray, nodes, gpu_report)
-            check_gpus([gpu for gpus in found for gpu in gpus], held)
+            found = dict(zip(nodes, _on_each(ray, nodes, gpu_report), strict=True))
+            blind = next((node for node, gpus in found.items() if not gpus), None)
+            if blind is not None:
+                raise AcceleratorError(
+                    f"node {blind} has a GPU by what Ray was told but CuPy finds none there; mend its driver, start "
+                    f'its Ray with --num-gpus=0, or write [run] arrays = "numpy"'
+                )
+            # a task sees the GPU that it has a part of, so there is one of each node here
+            check_gpus([gpu for gpus in found.values() for gpu in gpus], held, sharing(self._gpus))
         else:
             # once a node, rather than by all of its workers at a time
             _on_each(ray, nodes, warm_up, self.job.devices(), self.job.update.noise_per == "batch")

@@ -84,8 +84,9 @@ def render(run: RunDirectory) -> str:
 
 def _cards(summary: Mapping[str, Any]) -> str:
     s = summary
+    epochs = f"{count(s['epochs'])} epoch{'s' * (s['epochs'] != 1)}"
     entries = (
-        ("test accuracy", percent(s["test_accuracy"], 2), f"after {count(s['epochs'])} epochs"),
+        ("test accuracy", percent(s["test_accuracy"], 2), f"after {epochs}"),
         ("modelled step", quantity(s["modelled_step_s"], "time"), f"{count(s['steps'])} steps"),
         ("modelled training", quantity(s["modelled_s"], "time"), f"{percent(s['compute_fraction'], 0)} compute"),
         (
