@@ -5,14 +5,20 @@ from pydantic import ValidationError
 
 from rpucluster.cluster import Cluster
 from rpucluster.errors import PlanError
+from rpucluster.lowering import lower
 from rpucluster.modelled import model
 from rpucluster.partitioner import partition
+from rpucluster.program import Collective
+from rpucluster.projection import planned, step
 from rpucluster.projection.costs import traffic
 from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.planned import plan_report
+from rpucluster.projection.score import score_of
 from rpucluster.projection.step import microbatches_of
 from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.timing import prices_on
+from rpucluster.timeline.order import COUNTS
+from rpucluster.timeline.prices import price_of
 from tests.projected import random_case, random_decoder, random_pipeline
 from tests.specs import make_job
 
@@ -88,7 +94,8 @@ def test_representatives_say_what_all_accelerators_send() -> None:
             parts += [(folding.folded(0), folding.stands_for())] if folding else []
             for part, stands_for in parts:
                 price = prices_on(cluster)
-                found = traffic(part, job, symmetry, stands_for, price, cluster.network, metrics.modelled_step_s)
+                score = score_of(part, job, symmetry.written, passed=1)
+                found = traffic(score, part, symmetry, stands_for, price, cluster.network, metrics.modelled_step_s)
                 for use, whole in zip(found, metrics.axes, strict=True):
                     assert use.bytes == pytest.approx(whole.bytes), (seed, make.__name__)
                     assert use.busiest_bytes == pytest.approx(whole.busiest_bytes), (seed, make.__name__)
@@ -96,3 +103,52 @@ def test_representatives_say_what_all_accelerators_send() -> None:
             folded += folding is not None
     assert compared >= 25
     assert folded >= 6
+
+
+def test_a_plan_of_a_long_step_says_what_that_of_a_short_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    for seed in range(20):
+        try:
+            job, cluster = random_decoder(seed)
+            short = plan_report(job, cluster)
+        except (ValidationError, PlanError):
+            continue
+        with monkeypatch.context() as patch:
+            patch.setattr(planned, "LISTED_OPERATIONS", 0)
+            patch.setattr(step, "FULL_OPERATIONS", 0)
+            long = plan_report(job, cluster)
+        assert long["links"] == []
+        assert short["why_not_exact"] is None
+        if long["why_not_exact"] is None:
+            for axis in (*short["axes"], *long["axes"]):
+                axis["bytes_per_step"] = sum(axis["bytes_per_step"].values())
+            for key in ("axes", "buffers"):
+                for one, other in zip(short.pop(key), long.pop(key), strict=True):
+                    assert other == pytest.approx(one), (seed, key)
+            for key in ("modelled_step_s", "modelled_energy_per_step_J"):
+                assert long.pop(key) == pytest.approx(short.pop(key)), (seed, key)
+            assert {**long, "links": short["links"]} == short, seed
+            compared += 1
+    assert compared >= 5
+
+
+def test_prices_that_are_found_once_are_those_of_each_operation() -> None:
+    """Also where the algorithm of a collective is taken from another that lies in the same way."""
+    collectives = 0
+    for seed in range(60):
+        for make in (random_case, random_decoder):
+            try:
+                job, cluster = make(seed)
+                program = lower(partition(job, cluster), job)
+            except (ValidationError, PlanError):
+                continue
+            price = prices_on(cluster)
+            for op in {COUNTS[type(op)](op): op for op in program if isinstance(op, Collective)}.values():
+                found, alone = price(op), price_of(op, cluster)
+                assert found.seconds == pytest.approx(alone.seconds, rel=1e-12), (seed, op.label)
+                assert found.energy == pytest.approx(alone.energy, rel=1e-12), (seed, op.label)
+                assert found.sending is not None
+                assert alone.sending is not None
+                assert found.sending.link_bytes == pytest.approx(alone.sending.link_bytes), (seed, op.label)
+                collectives += 1
+    assert collectives >= 200

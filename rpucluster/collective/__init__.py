@@ -7,13 +7,14 @@ makes the cost a closed form in the number of rounds; `expand` writes all of the
 is not charged here.
 """
 
-from rpucluster.collective.cost import CollectiveCost, Hold, cost, send_cost
+from rpucluster.collective.cost import Chosen, CollectiveCost, Hold, cost, send_cost
 from rpucluster.collective.expansion import Send, expand
 from rpucluster.collective.moves import ALGORITHMS, Algorithm, CollectiveKind
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
+    "Chosen",
     "CollectiveCost",
     "CollectiveKind",
     "Hold",

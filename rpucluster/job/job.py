@@ -5,6 +5,7 @@ beside the key; what several keys can get wrong together, in the validators of t
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -67,8 +68,12 @@ class Job(Spec):
     def device_of(self, layer: int) -> Device:
         """The device at the cross-points of layer `layer`, counted from 0."""
         table = self.model.table_of(layer)
-        own = LayerDeviceSpec() if table is None else table.device or LayerDeviceSpec()
-        return own.on(self.device)
+        return self._device if table is None or table.device is None else table.device.on(self.device)
+
+    @cached_property
+    def _device(self) -> Device:
+        """At the cross-points of layers that have none of their own."""
+        return LayerDeviceSpec().on(self.device)
 
     def devices(self) -> tuple[Device, ...]:
         """Those of all layers, and of their planes of gradients."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rpucluster.axis_traffic import AxisUse, axis_traffic, parallelism_of
-from rpucluster.job import Job
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Op, Send
-from rpucluster.projection.score import FLUSH, score_of
+from rpucluster.projection.score import FLUSH, Score
 from rpucluster.projection.summary import Copies
 from rpucluster.projection.symmetry import Symmetry
 from rpucluster.timeline.prices import Energy, Price
@@ -28,11 +27,11 @@ class Costs:
 
 
 def costs(
-    plan: Plan, job: Job, symmetry: Symmetry, stands_for: Mapping[int, int], price: Callable[[Op], Price]
+    score: Score, plan: Plan, symmetry: Symmetry, stands_for: Mapping[int, int], price: Callable[[Op], Price]
 ) -> Costs:
-    """Add them up, where each of some stages of a plan stands for so many."""
+    """Add them up from the score of a plan, some stages of which stand for so many each."""
     total = np.zeros(len(Energy._fields) + 2)
-    for op, everywhere, _ in _repeated(plan, job, symmetry, stands_for):
+    for op, everywhere, _ in _repeated(score, plan, symmetry, stands_for):
         if not everywhere:
             continue
         cost = price(op)
@@ -44,8 +43,8 @@ def costs(
 
 
 def traffic(
+    score: Score,
     plan: Plan,
-    job: Job,
     symmetry: Symmetry,
     stands_for: Mapping[int, int],
     price: Callable[[Op], Price],
@@ -55,16 +54,18 @@ def traffic(
     """What each axis of a network carries in a step of so many seconds; arguments as of `costs`."""
     transfers = [
         (parallelism_of(op), sending, everywhere, here)
-        for op, everywhere, here in _repeated(plan, job, symmetry, stands_for)
+        for op, everywhere, here in _repeated(score, plan, symmetry, stands_for)
         if isinstance(op, Collective | Send) and (sending := price(op).sending)
     ]
     return axis_traffic(transfers, network, modelled_s)
 
 
-def _repeated(plan: Plan, job: Job, symmetry: Symmetry, stands_for: Mapping[int, int]) -> Iterator[tuple[Op, int, int]]:
+def _repeated(
+    score: Score, plan: Plan, symmetry: Symmetry, stands_for: Mapping[int, int]
+) -> Iterator[tuple[Op, int, int]]:
     """The operations of one microbatch and of the flush; how often each is performed in the whole step, and how often
     by the same accelerators."""
-    score, copies = score_of(plan, job, symmetry.written, passed=1), Copies(plan, symmetry)
+    copies = Copies(plan, symmetry)
     stages = [layer.stage for layer in plan.layers]
     for key, part in score.parts.items():
         repeats = 1 if key == FLUSH else score.microbatches

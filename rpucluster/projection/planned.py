@@ -14,6 +14,7 @@ from rpucluster.plan_report import describe
 from rpucluster.projection.costs import traffic
 from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.held import for_all
+from rpucluster.projection.score import score_of
 from rpucluster.projection.step import buffers_of, microbatches_of, prepare
 from rpucluster.projection.timing import prices_on
 
@@ -52,7 +53,8 @@ def _projected(job: Job, cluster: Cluster, plan: Plan) -> dict[str, Any]:
     part, stands_for = (
         (folding.folded(0), folding.stands_for()) if folding else (plan, dict.fromkeys(range(plan.pipeline), 1))
     )
-    axes = traffic(part, job, symmetry, stands_for, prices_on(cluster), cluster.network, found.step.modelled_s)
+    score = score_of(part, job, symmetry.written, passed=1)
+    axes = traffic(score, part, symmetry, stands_for, prices_on(cluster), cluster.network, found.step.modelled_s)
     step = _Step(modelled_step_s=found.step.modelled_s, energy_J=found.step.all_J, axes=axes)
     buffers = sorted(for_all(buffers_of(plan, job, symmetry), plan, symmetry), key=lambda use: use.accelerator)
     return describe(job, cluster, plan, step, buffers, found.why_not_exact)

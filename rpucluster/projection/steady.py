@@ -1,6 +1,6 @@
 """A long step from short ones: what repeats along a pipeline and over its microbatches is replayed a few times only."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rpucluster.cluster import Cluster
@@ -10,7 +10,7 @@ from rpucluster.program import Op
 from rpucluster.projection.costs import costs
 from rpucluster.projection.extension import Extended, extended
 from rpucluster.projection.folding import Folding, foldings_of
-from rpucluster.projection.score import score_of
+from rpucluster.projection.score import Score, score_of
 from rpucluster.projection.summary import Sums
 from rpucluster.projection.symmetry import Symmetry
 from rpucluster.projection.timing import prices_on, timed
@@ -33,8 +33,10 @@ class Steady:
     """How many times as long as the short steps together a step must be."""
     must: bool = False
     """Whether the short steps that agree best have to do, since the whole step is too long to be replayed."""
-    steps: dict[tuple[int, ...], Unrolled] = field(default_factory=dict)
+    scores: dict[tuple[int, ...], Score] = field(default_factory=dict)
     """By the cut, and the stages and microbatches that are there."""
+    steps: dict[tuple[int, ...], Unrolled] = field(default_factory=dict)
+    """Likewise."""
 
     def on(self, cluster: Cluster) -> tuple[Sums, str] | None:
         """A step on a cluster, and how it was found; None where the short steps that were tried foresee no longer one.
@@ -57,7 +59,8 @@ class Steady:
         if best is None or (best[0].doubt > AGREE and not self.must):
             return None
         found, folding = best
-        cost = costs(folding.folded(0), self.job, self.symmetry, folding.stands_for(), price)
+        first = self.scores[(folding.cut, *folding.size(0))]
+        cost = costs(first, folding.folded(0), self.symmetry, folding.stands_for(), price)
         energy = dict(cost.energy_J) | {"idle": found.step.energy_J["idle"]}
         step = replace(found.step, energy_J=energy, link_bytes=cost.link_bytes, operations=cost.operations)
         return step, self._told(found, [folding.size(number) for number in folding.replayed], all_microbatches)
@@ -66,7 +69,8 @@ class Steady:
         stages, microbatches = folding.size(number)
         plan, key = folding.folded(number), (folding.cut, stages, microbatches)
         if key not in self.steps:
-            self.steps[key] = step_of(plan, self.job, self.symmetry.written, microbatches)
+            self.scores[key] = score_of(plan, self.job, self.symmetry.written)
+            self.steps[key] = step_of(self.scores[key], plan, self.job, microbatches)
         share = microbatches * self.job.train.microbatch / self.job.train.minibatch
         # a sweep has many of them, so it pays to load compiled code
         return timed(self.steps[key], plan, cluster, self.symmetry, share, price, compiled=True)
@@ -81,7 +85,7 @@ class Steady:
         )
 
 
-def step_of(plan: Plan, job: Job, written: Collection[int], microbatches: int) -> Unrolled:
-    """A step of some of its microbatches, as columns."""
-    score = replace(score_of(plan, job, written), microbatches=microbatches)
+def step_of(score: Score, plan: Plan, job: Job, microbatches: int) -> Unrolled:
+    """A step of so many microbatches, as columns."""
+    score = replace(score, microbatches=microbatches)
     return unroll(score, interleave(job.parallel.schedule, plan.pipeline, microbatches, plan.virtual_stages))

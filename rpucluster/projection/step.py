@@ -10,6 +10,7 @@ from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
 from rpucluster.projection.held import uses_of_representatives
+from rpucluster.projection.score import score_of
 from rpucluster.projection.steady import Steady, step_of
 from rpucluster.projection.summary import Sums
 from rpucluster.projection.symmetry import Symmetry, symmetry_of
@@ -84,7 +85,8 @@ class Prepared:
             if self.symmetry is None:
                 self.steps["whole"] = as_columns(lower(self.plan, self.job))
             else:
-                self.steps["whole"] = step_of(self.plan, self.job, self.symmetry.written, microbatches_of(self.job))
+                score = score_of(self.plan, self.job, self.symmetry.written)
+                self.steps["whole"] = step_of(score, self.plan, self.job, microbatches_of(self.job))
         return self.steps["whole"]
 
 

@@ -1,10 +1,12 @@
 """The figures of unrolled operations on a cluster: `timed`."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
 from rpucluster.cluster import Cluster
+from rpucluster.collective import Chosen
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Op, Send
 from rpucluster.projection.extension import in_proportion
@@ -14,6 +16,7 @@ from rpucluster.projection.unrolled import Unrolled
 from rpucluster.timeline.clock import play
 from rpucluster.timeline.order import COUNTS
 from rpucluster.timeline.prices import Price, price_of
+from rpucluster.topology import Faults, Network
 
 
 def timed(
@@ -49,16 +52,33 @@ def timed(
 
 
 def prices_on(cluster: Cluster) -> Callable[[Op], Price]:
-    """What operations cost on a cluster, found once for all that are alike."""
+    """What operations cost on a cluster, found once for all that are alike.
+
+    Collectives of members that lie in the same way along the axes take the same algorithm, which is looked for once.
+    """
     known: dict[object, Price] = {}
+    quickest: dict[object, Sequence[Chosen]] = {}
+    even = cluster.network.product is not None and cluster.faults == Faults()
 
     def price(op: Op) -> Price:
         counts = type(op), COUNTS[type(op)](op)
-        if counts not in known:
-            known[counts] = price_of(op, cluster)
-        return known[counts]
+        if counts in known:
+            return known[counts]
+        if not (even and isinstance(op, Collective)):
+            return known.setdefault(counts, price_of(op, cluster))
+        lying = op.kind, op.elements, op.word_bits, _lying(op.members, cluster.network)
+        found = price_of(op, cluster, algorithm=quickest.get(lying, ("auto",)))
+        if found.sending is not None:
+            quickest[lying] = cast("list[Chosen]", found.sending.algorithm.split(","))
+        return known.setdefault(counts, found)
 
     return price
+
+
+def _lying(members: Sequence[int], network: Network) -> tuple[tuple[int, ...], ...]:
+    """Where members lie, seen from the first."""
+    first, *others = map(network.coordinates, members)
+    return tuple(tuple(there - here for there, here in zip(other, first, strict=True)) for other in others)
 
 
 def _slow(plan: Plan, cluster: Cluster, symmetry: Symmetry | None, accelerators: Sequence[int]) -> list[float]:

@@ -1,10 +1,11 @@
 """What an operation costs on a cluster: its demands on arrays, digital units, the chip's network and links."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rpucluster.cluster import Accelerator, Cluster
-from rpucluster.collective import CollectiveCost, cost, send_cost
+from rpucluster.collective import Chosen, CollectiveCost, cost, send_cost
 from rpucluster.program import Collective, Digital, Op, Read, Rewrite, Send, Update
 
 
@@ -51,8 +52,13 @@ class Counted(NamedTuple):
 NOTHING_COUNTED = Counted()
 
 
-def price_of(op: Op, cluster: Cluster, counted: Counted = NOTHING_COUNTED) -> Price:
-    """What an operation costs on a cluster.  Raises `InputError` for accelerators that the network does not have."""
+def price_of(
+    op: Op, cluster: Cluster, counted: Counted = NOTHING_COUNTED, algorithm: Sequence[Chosen] = ("auto",)
+) -> Price:
+    """What an operation costs on a cluster; `algorithm` of a collective, where it is known which one is quickest.
+
+    Raises `InputError` for accelerators that the network does not have.
+    """
     chip = cluster.accelerator
     match op:
         case Read():
@@ -66,7 +72,8 @@ def price_of(op: Op, cluster: Cluster, counted: Counted = NOTHING_COUNTED) -> Pr
         case Collective():
             network = cluster.network
             chunks, active = network.chunks, network.active_chunks
-            return _sent(cost(op.kind, op.members, op.bytes, network, chunks=chunks, active_chunks=active))
+            sending = cost(op.kind, op.members, op.bytes, network, algorithm, chunks=chunks, active_chunks=active)
+            return _sent(sending)
         case Send():
             return _sent(send_cost(op.source, op.destination, op.bytes, cluster.network))
 
