@@ -25,7 +25,7 @@ _UNITS: dict[str, tuple[tuple[str, float, tuple[str, ...]], ...]] = {
     "time": (("s", 1.0, _SMALL), ("min", 60.0, ("",)), ("h", 3600.0, ("",))),
     "bandwidth": (("B/s", 1.0, _BYTES), ("b/s", 0.125, _LARGE)),
     "size": (("B", 1.0, _BYTES), ("b", 0.125, _LARGE)),
-    "energy": (("J", 1.0, _SMALL),),
+    "energy": (("J", 1.0, (*_SMALL, "k", "M", "G", "T")),),
     "energy per byte": (("J/B", 1.0, _SMALL), ("J/b", 8.0, _SMALL)),
     "power": (("W", 1.0, (*_SMALL, "k", "M")),),
     "rate": (("op/s", 1.0, _LARGE),),
@@ -41,6 +41,7 @@ _EXAMPLE = {
     "rate": "51.2 Gop/s",
     "floating-point rate": "312 TFLOP/s",
 }
+_LONG_S = 7200.0
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*([^\s\d].*?)?\s*$")
 
 
@@ -75,7 +76,9 @@ def parse_quantity(text: object, dimension: str) -> float:
 
 
 def format_quantity(value: float, dimension: str, digits: int = 3) -> str:
-    """Write an SI value for people: ``format_quantity(4.12e-5, "time")`` is ``"41.2 us"``."""
+    """Write an SI value for people: ``format_quantity(4.12e-5, "time")`` is ``"41.2 us"``, 7200 s are ``"2 h"``."""
+    if dimension == "time" and _LONG_S <= abs(value) < math.inf:
+        return f"{_round(value / 3600, digits)} h"
     base, _, prefixes = _UNITS[dimension][0]
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {base}"

@@ -88,7 +88,10 @@ def test_what_is_no_quantity_is_refused_in_one_line(text: object, dimension: str
         (999.6e-9, "time", "1 us"),  # rounding carries into the next prefix
         (0.9995, "time", "1 s"),
         (1e-18, "time", "0.001 fs"),
-        (7200.0, "time", "7200 s"),
+        (7190.0, "time", "7190 s"),
+        (7200.0, "time", "2 h"),
+        (4.69e4, "time", "13 h"),
+        (2.1e7, "energy", "21 MJ"),
         (50e9, "bandwidth", "50 GB/s"),
         (2.0**30, "size", "1.07 GB"),
         (-5e-9, "time", "-5 ns"),
