@@ -134,10 +134,34 @@ def test_plans_that_are_looked_at_once_take_the_same() -> None:
     assert len(alike) > len({key[0] for key in alike})  # type: ignore[index]
 
 
-def test_a_network_without_room_is_refused_with_what_there_is() -> None:
+@pytest.mark.parametrize("keep", [(), ("tensor", "data")])
+def test_a_network_without_room_is_refused_with_what_would_do(keep: tuple[Kept, ...]) -> None:
     job = make_job(model={"sizes": [64, 640, 640, 10]})
-    with pytest.raises(CapacityError, match=r"^no plan fits: small has 458,\d+ weights and small holds 10,240 in 4 "):
-        search(job, make_cluster(4, tiles=40, active_tiles=40))
+    takes = -(-(80 * 9 + 80 * 81 + 2 * 81) // 40)  # tiles of 8 x 8, with a bias column each
+    said = (
+        rf"^no plan fits: small has 458,250 weights and small holds 10,240 in 4 .*; it takes {takes} such accelerators"
+    )
+    with pytest.raises(CapacityError, match=said) as caught:
+        search(job, make_cluster(4, tiles=40, active_tiles=40), keep=keep)
+    enough = re.search(r"or write \[accelerator\] tiles = (\d+) or more$", str(caught.value))
+    assert enough is not None
+    tiles = int(enough[1])
+    assert search(job, make_cluster(4, tiles=tiles), keep=keep, replays=1).fitting > 0
+    with pytest.raises(CapacityError):
+        search(job, make_cluster(4, tiles=tiles - 1), keep=keep)
+
+
+def test_what_is_kept_may_be_why_nothing_fits_or_is_legal() -> None:
+    job = make_job(model={"sizes": [64, 64, 64, 64]}, parallel={"tensor": 1, "pipeline": 3, "schedule": "1f1b"})
+    cluster = make_cluster(4, tiles=60)
+    assert search(job, cluster).fitting > 0
+    with pytest.raises(CapacityError, match=r"would fit on 4, but not .* leave out --keep tensor,pipeline, or write"):
+        search(job, cluster, keep=["tensor", "pipeline"])
+    wide = job.model_copy(update={"parallel": job.parallel.model_copy(update={"tensor": 8})})
+    with pytest.raises(
+        PlanError, match=r"^no plan is legal: small has 4 acc.*tensor = 8 is kept; keep less, or change"
+    ):
+        search(wide, cluster, keep=["tensor"])
 
 
 def test_the_command_prints_a_table_or_json_and_leaves_parquet(

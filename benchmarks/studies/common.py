@@ -1,6 +1,7 @@
 """What the studies share: rows of projections, kept beside the scripts, and drawings for docs/images."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -37,7 +38,7 @@ def row(
     job: str, cluster: str, /, *sets: str, whole: bool = True, samples: int | None = None, **told: Any
 ) -> dict[str, Any]:
     """One projection, with its command and what else is `told` of it; `error` where it does not fit."""
-    command = ["rpucluster project", job, "--cluster", cluster, *(f"--set {each}" for each in sets)]
+    command = ["rpucluster project", job, "--cluster", cluster, *(f"--set {shlex.quote(each)}" for each in sets)]
     command += ["--whole"] * whole + [f"--samples {samples}"] * (samples is not None)
     try:
         found = project(job, cluster, Projection(whole=whole, samples=samples), sets)[0]

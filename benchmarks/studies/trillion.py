@@ -2,10 +2,10 @@
 
     python benchmarks/studies/trillion.py [--draw]
 
-jobs/mlp_1t.toml, a billion frames in steps of 4,096, on 960 to 15,360 of the paper's chips (tensor 16 x pipeline 60)
-and on 480 to 7,680 A100s (8 x 60), each with the best of three microbatches; jobs/gpt_1t.toml, 450 billion tokens, from
-transformers.json, which transformers.py leaves.  Seconds and joules are those of whole trainings.  `--draw` makes the
-figure from trillion.json without projecting anew.
+jobs/mlp_1t.toml, a billion frames in steps of 4,096, on 960 to 15,360 of the paper's chips (tensor 16 x pipeline 60,
+the best of three microbatches) and on 480 to 7,680 A100s (the best plan that `rpucluster search` finds);
+jobs/gpt_1t.toml, 450 billion tokens, from transformers.json, which transformers.py leaves.  Seconds and joules are
+those of whole trainings.  `--draw` makes the figure from trillion.json without projecting anew.
 """
 
 import sys
@@ -16,34 +16,57 @@ from common import BLUE, GREEN, ORANGE, PARTS, keep, kept, parts, row, style, wr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from rpucluster.cluster import load_cluster
+from rpucluster.job import load_job
+from rpucluster.search.search import search
+
 BATCH, FRAMES, REPLICAS = 4096, 10**9, (1, 2, 4, 8, 16)
 MICROBATCHES = (8, 32, 128)
 RAIL = "network.axis.rail.size=2048"
 DAY_S, MWH_J = 86400.0, 3.6e9
 
 
-def best(machine: str, data: int, *sets: str) -> dict[str, Any]:
-    """The MLP with the microbatch that makes the shortest step."""
-    cluster = "a100_3072" if machine == "A100" else "rpu_pod_4096"
-    plan = (f"parallel.tensor={8 if machine == 'A100' else 16}", f"parallel.data={data}", RAIL,
-            f"train.minibatch={BATCH // data}")  # fmt: skip
+def best(data: int, sync: str) -> dict[str, Any]:
+    """The MLP on RPUs with the microbatch that makes the shortest step."""
+    plan = ("parallel.tensor=16", f"parallel.data={data}", RAIL, f"train.minibatch={BATCH // data}",
+            "parallel.schedule=gpipe", f"parallel.data_sync={sync}")  # fmt: skip
     tried = [
-        row("mlp_1t", cluster, *plan, f"train.microbatch={size}", *sets, samples=FRAMES, machine=machine, job="mlp_1t")
+        row(
+            "mlp_1t",
+            "rpu_pod_4096",
+            *plan,
+            f"train.microbatch={size}",
+            samples=FRAMES,
+            machine=f"RPU, {sync}",
+            job="mlp_1t",
+        )
         for size in MICROBATCHES
         if size <= BATCH // data
     ]
     return min((each for each in tried if "error" not in each), key=lambda each: float(each["modelled_step_s"]))
 
 
+def best_of_all(gpus: int) -> dict[str, Any]:
+    """The MLP on so many A100s with the plan that makes the shortest step."""
+    rail = f"network.axis.rail.size={gpus // 8}"
+    plan = search(load_job("mlp_1t"), load_cluster("a100_3072", [rail])).found[0].candidate
+    degrees = (f"parallel.{key}={getattr(plan, key)}" for key in ("tensor", "pipeline", "data", "virtual_stages"))
+    sizes = f"train.minibatch={plan.minibatch}", f"train.microbatch={plan.microbatch}"
+    options = (
+        f"conventional.recompute={plan.recompute}",
+        f"conventional.sequence_parallel={plan.sequence_parallel}".lower(),
+    )
+    order = ",".join(f'"{axis}"' for axis in plan.placement)
+    return row("mlp_1t", "a100_3072", rail, *degrees, *sizes, f"parallel.schedule={plan.schedule}",
+               f"parallel.placement=[{order}]", *options, samples=FRAMES, machine="A100", job="mlp_1t")  # fmt: skip
+
+
 def rows() -> list[dict[str, Any]]:
     """The MLP on machines of all sizes."""
     found = []
     for data in REPLICAS:
-        found.append(best("A100", data))
-        found += [
-            best(f"RPU, {sync}", data, "parallel.schedule=gpipe", f"parallel.data_sync={sync}")
-            for sync in ("factors", "average")
-        ]
+        found.append(best_of_all(480 * data))
+        found += [best(data, sync) for sync in ("factors", "average")]
     return found
 
 

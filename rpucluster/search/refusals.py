@@ -60,8 +60,8 @@ def too_few_tiles(
     most = min(bounds.tiles(*degrees) for degrees in {each.degrees[:2] for each in legal})
     return CapacityError(
         f"no plan fits: {job.name} has {cells:,} weights and {cluster.name} holds {held:,} in {cluster.accelerators:,} "
-        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; {what}, "
-        f"or write [accelerator] tiles = {most:.0f} or more"
+        f"accelerators of {chip.tiles:,} tiles, of which edges stay empty; {what}"
+        + (f", or write [accelerator] tiles = {most:.0f} or more" if math.isfinite(most) else "")
     )
 
 
