@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _HELLO = struct.Struct("<32sI")  # token, number of the host
 _HEAD = struct.Struct("<QQQQ")  # tag, bytes that follow
 _DTYPES = (np.dtype("<f4"), np.dtype("<i8"))
 _CHUNK = 1 << 20
+_LARGE = 1 << 16
+"""Bytes of an array from which on it is sent without being copied."""
 _AWAKE_S = 200e-6
 """How long a host that may stay awake looks for a message before it sleeps: several times what waking up costs."""
 
@@ -38,13 +40,25 @@ class PeerLostError(AcceleratorLostError):
     """The host at the other end closed its connection; why, only that host knows."""
 
 
+class _Large:
+    """A message that has arrived in part; the rest is read into `missing`."""
+
+    def __init__(self, tag: Tag, size: int, arrived: memoryview) -> None:
+        self.tag = tag
+        uninitialised: Any = np.empty(size, np.uint8)
+        place = memoryview(uninitialised)
+        place[: len(arrived)] = arrived
+        self.body, self.missing = place.toreadonly(), place[len(arrived) :]
+
+
 @dataclass(kw_only=True)
 class _Peer:
-    """One connection and what has arrived on it but is not yet whole."""
+    """One connection and what has arrived on it but is not yet whole: less than a head, or more than one."""
 
     host: int
     socket: socket.socket
-    arrived: bytearray = field(default_factory=bytearray)
+    head: bytes = b""
+    large: _Large | None = None
 
 
 class Exchange:
@@ -93,14 +107,16 @@ class Exchange:
 
     def send(self, hosts: Iterable[int], tag: Tag, payload: Any) -> None:
         """Give a payload to other hosts.  Raises `PeerLostError` where one is gone."""
-        body = _encode(payload)
-        message = _HEAD.pack(*tag, len(body)) + body
+        first, *others = _encode(payload)
+        size = len(first) + sum(map(len, others))
+        head = _HEAD.pack(*tag, size)
         for host in hosts:
-            self._send(self._peers[host], memoryview(message))
+            self.messages += 1
+            self.message_bytes += len(head) + size
+            for piece in (head + first, *others):
+                self._send(self._peers[host], memoryview(piece))
 
     def _send(self, peer: _Peer, rest: memoryview) -> None:
-        self.messages += 1
-        self.message_bytes += len(rest)
         while rest:
             try:
                 rest = rest[peer.socket.send(rest) :]
@@ -168,31 +184,41 @@ class Exchange:
         return bool(ready)
 
     def _read(self, peer: _Peer) -> None:
+        # a buffer of its own for each read would take longer than reading
+        into = self._buffer if peer.large is None else peer.large.missing
         try:
-            size = peer.socket.recv_into(self._buffer)  # a buffer of its own for each would take longer than reading
+            size = peer.socket.recv_into(into)
         except BlockingIOError:
             return
         except OSError:
             size = 0
         if not size:
             raise _lost(peer)
-        if peer.arrived:
-            peer.arrived += self._buffer[:size]
-            del peer.arrived[: self._take_in(memoryview(peer.arrived))]
-        else:
-            peer.arrived += self._buffer[self._take_in(self._buffer[:size]) : size]
+        if peer.large is not None:
+            peer.large.missing = peer.large.missing[size:]
+            if not peer.large.missing:
+                self._inbox[peer.large.tag] = _decode(peer.large.body)
+                peer.large = None
+            return
+        arrived = self._buffer[:size]
+        if peer.head:
+            arrived = memoryview(peer.head + arrived)
+        peer.head = bytes(arrived[self._take_in(peer, arrived) :])
 
-    def _take_in(self, arrived: memoryview) -> int:
-        """Put the whole messages among some bytes into the inbox; returns how many bytes they are."""
+    def _take_in(self, peer: _Peer, arrived: memoryview) -> int:
+        """Put the messages among some bytes into the inbox; returns how many bytes they are.
+
+        The rest of one that is not whole will be read into a place of its own, so less than a head is left.
+        """
         at = 0
-        with arrived:  # an array of bytes that somebody looks at cannot shrink
-            while len(arrived) - at >= _HEAD.size:
-                *tag, size = _HEAD.unpack_from(arrived, at)
-                end = at + _HEAD.size + size
-                if len(arrived) < end:
-                    break
-                self._inbox[(tag[0], tag[1], tag[2])] = _decode(bytes(arrived[at + _HEAD.size : end]))
-                at = end
+        while len(arrived) - at >= _HEAD.size:
+            performance, op, giver, size = _HEAD.unpack_from(arrived, at)
+            body = arrived[at + _HEAD.size :][:size]
+            if len(body) < size:
+                peer.large = _Large((performance, op, giver), size, body)
+                return len(arrived)
+            self._inbox[(performance, op, giver)] = _decode(bytes(body))
+            at += _HEAD.size + size
         return at
 
 
@@ -200,23 +226,31 @@ def _lost(peer: _Peer) -> PeerLostError:
     return PeerLostError(f"the process of host {peer.host} closed its connection")
 
 
-def _encode(payload: Any) -> bytes:
-    """A payload as bytes: an array, or a tuple of arrays, integers and None."""
+def _encode(payload: Any) -> list[bytes | memoryview]:
+    """A payload in pieces: an array, or a tuple of arrays, integers and None.  Elements begin at multiples of 8."""
     parts = payload if isinstance(payload, tuple) else (payload,)
-    pieces = [struct.pack("<?B", isinstance(payload, tuple), len(parts))]
+    pieces: list[bytes | memoryview] = []
+    small = struct.pack("<?B", isinstance(payload, tuple), len(parts))
+    before = 0
     for part in parts:
         if part is None:
-            pieces.append(b"n")
+            small += b"n"
         elif isinstance(part, int):
-            pieces.append(struct.pack("<cq", b"i", part))
+            small += struct.pack("<cq", b"i", part)
         else:
             kind = _DTYPES.index(part.dtype)
-            pieces.append(struct.pack(f"<cBB{part.ndim}Q", b"a", kind, part.ndim, *part.shape))
-            pieces.append(part.tobytes())
-    return b"".join(pieces)
+            small += struct.pack(f"<cBB{part.ndim}Q", b"a", kind, part.ndim, *part.shape)
+            small += bytes(-(before + len(small)) % 8)
+            if part.nbytes < _LARGE:
+                small += part.tobytes()
+            else:  # as it is: a copy takes as long as sending
+                whole: Any = np.ascontiguousarray(part)
+                pieces += small, memoryview(whole).cast("B")
+                before, small = before + len(small) + part.nbytes, b""
+    return [*pieces, small] if small else pieces
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: bytes | memoryview) -> Any:
     several, count = struct.unpack_from("<?B", body)
     at = 2
     parts: list[Any] = []
@@ -231,6 +265,7 @@ def _decode(body: bytes) -> Any:
             kind, ndim = struct.unpack_from("<BB", body, at)
             shape = struct.unpack_from(f"<{ndim}Q", body, at + 2)
             at += 2 + 8 * ndim
+            at += -at % 8
             array = np.frombuffer(body, _DTYPES[kind], count=math.prod(shape), offset=at).reshape(shape)
             parts.append(array)
             at += array.nbytes
