@@ -21,12 +21,16 @@ def print_search(found: Search, top: int, console: Console) -> None:
     """Print the best plans, one a row, and how sure it is that there is no better one."""
     conventional = found.found[0].candidate.recompute is not None
     table = new_table(
-        ">T x P x D", ">accelerators", ">microbatch", "schedule", "recompute" if conventional else "data sync",
-        "placement", ">modelled step",
-        ">samples/s", ">energy/step", ">exposed comm.",
+        ">TxPxD", ">accele-\nrators", ">micro-\nbatch", "schedule", "recompute" if conventional else "data\nsync",
+        "axes", ">modelled\nstep", ">samples\nper s", ">energy\nper step", ">exposed\ncomm.",
     )  # fmt: skip
+    table.padding = (0, 1, 0, 0)  # so that it fits 80 characters
     add_rows(table, (_cells(each) for each in found.found[:top]))
     console.print(table)
+    shared = (
+        "; +seq: tensor ranks share sequences" if any(_shares(each.candidate) for each in found.found[:top]) else ""
+    )
+    console.print(Text(f"T tensor, P pipeline, D data; axes from the innermost out{shared}"))
     counts = f"{found.plans:,} legal plans: {found.plans - found.fitting:,} do not fit, {found.bounded:,} ruled out by "
     counts += f"a bound, {found.timed:,} " + (
         "priced in full" if conventional else f"replayed, {found.refused:,} refused"
@@ -54,14 +58,14 @@ def print_search(found: Search, top: int, console: Console) -> None:
 
 def _cells(found: Found) -> tuple[str, ...]:
     row, plan = found.row, found.candidate
-    chunks = f" x {plan.virtual_stages}" if plan.virtual_stages > 1 else ""
+    chunks = f" x{plan.virtual_stages}" if plan.virtual_stages > 1 else ""
     return (
-        f"{plan.tensor} x {plan.pipeline} x {plan.data}",
+        f"{plan.tensor}x{plan.pipeline}x{plan.data}",
         f"{plan.accelerators:,}",
-        f"{plan.microbatch} of {plan.minibatch}",
+        f"{plan.microbatch}/{plan.minibatch}",
         plan.schedule + chunks,
-        _shared(plan) if plan.recompute else row["data_sync"] or "-",
-        ", ".join(plan.placement),
+        f"{plan.recompute}{'+seq' * _shares(plan)}" if plan.recompute else row["data_sync"] or "-",
+        "".join(kind[0].upper() for kind in plan.placement),
         format_quantity(found.modelled_s, "time") + ("" if found.why_not_exact is None else " ~"),
         format_count(row["samples_per_s"]),
         format_quantity(found.energy_J, "energy"),
@@ -69,9 +73,8 @@ def _cells(found: Found) -> tuple[str, ...]:
     )
 
 
-def _shared(plan: Candidate) -> str:
-    spread = plan.sequence_parallel and plan.tensor > 1
-    return f"{plan.recompute}, sequences shared" if spread else str(plan.recompute)
+def _shares(plan: Candidate) -> bool:
+    return bool(plan.sequence_parallel) and plan.tensor > 1
 
 
 def write_search(path: Path, found: Search) -> None:
