@@ -184,9 +184,13 @@ def test_a_kernel_cache_that_cannot_be_written_is_only_told() -> None:
 
 def test_a_process_that_is_connected_does_not_run_on_another_cluster_unasked() -> None:
     context = SimpleNamespace(gcs_address="10.0.0.1:6379")
-    ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
-    assert not start_ray(ray, "10.0.0.1:6379")
-    assert not start_ray(ray, "auto")
-    assert not start_ray(ray, None)
-    with pytest.raises(AcceleratorError, match=r"connected to the Ray cluster at 10\.0\.0\.1:6379 already"):
-        start_ray(ray, "10.0.0.2:6379")
+    util = SimpleNamespace(get_node_ip_address=lambda: "10.0.0.1")
+    ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context, util=util)
+    for same in ("10.0.0.1:6379", "auto", None, "localhost:6379", "127.0.0.1:6379"):
+        assert not start_ray(ray, same)
+    for other in ("10.0.0.2:6379", "10.0.0.1:6380", "localhost:6380"):
+        with pytest.raises(AcceleratorError, match=r"connected to the Ray cluster at 10\.0\.0\.1:6379 already"):
+            start_ray(ray, other)
+    util.get_node_ip_address = lambda: "10.0.0.3"  # on another node, loopback is another place
+    with pytest.raises(AcceleratorError, match="already"):
+        start_ray(ray, "localhost:6379")

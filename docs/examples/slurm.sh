@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A Ray cluster inside a Slurm job, one Ray node per Slurm node, and a run on it.  Not run by us: adapt and try it small.
+# A Ray cluster inside a Slurm job, one Ray node per Slurm node, and a run on it.  Not yet run on Slurm: all of its lines
+# were run on one machine, with stand-ins for srun and scontrol.  Adapt it and try it small.
 #SBATCH --job-name=rpucluster
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -10,6 +11,11 @@ set -euo pipefail
 # an environment that all nodes see, and a run directory that all nodes see
 source "$HOME/rpucluster/bin/activate"
 out=$HOME/runs/slurm-$SLURM_JOB_ID
+
+# whoever reaches Ray's ports can run code as you: it asks for a token that only this job has
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+export RAY_AUTH_TOKEN
 
 port=6379
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

@@ -68,7 +68,7 @@ def start_ray(ray: Any, address: str | None) -> bool:
     """
     if ray.is_initialized():
         there = ray.get_runtime_context().gcs_address
-        if address not in (None, "auto", there):
+        if address not in (None, "auto") and not _same_place(address, there, ray.util.get_node_ip_address()):
             raise AcceleratorError(
                 f"this process is connected to the Ray cluster at {there} already; call ray.shutdown() before it runs "
                 f"on the one at {address}"
@@ -109,6 +109,19 @@ def _require_loopback(ray: Any) -> None:
             f"this process has imported Ray in a way that opens a Ray of its own to the network; set {_CLUSTERS}=0 "
             f"before Ray is imported, or use another process, an address, or the executor local"
         )
+
+
+def _same_place(address: str, there: str, here: str) -> bool:
+    """Whether HOST:PORT, by name or on loopback, means the cluster at IP:PORT; `here` is the IP of this node."""
+    host, _, port = address.rpartition(":")
+    ip, _, its_port = there.rpartition(":")
+    if port != its_port:
+        return False
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return ip in found or (ip == here and any(one.startswith("127.") or one == "::1" for one in found))
 
 
 def _knock(address: str) -> None:
