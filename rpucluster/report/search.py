@@ -12,7 +12,7 @@ from rpucluster.files import write_atomically
 from rpucluster.report.text import add_rows, new_table
 from rpucluster.search.found import Found, Search
 from rpucluster.search.space import Candidate
-from rpucluster.units import format_count, format_quantity
+from rpucluster.units import format_quantity
 
 _UNITS: Final = {"_s": "s", "_J": "J", "_per_s": "1/s"}
 
@@ -22,7 +22,7 @@ def print_search(found: Search, top: int, console: Console) -> None:
     conventional = found.found[0].candidate.recompute is not None
     table = new_table(
         ">TxPxD", ">accele-\nrators", ">micro-\nbatch", "schedule", "recompute" if conventional else "data\nsync",
-        "axes", ">modelled\nstep", ">samples\nper s", ">energy\nper step", ">exposed\ncomm.",
+        "axes", ">modelled\nstep", ">energy\nper step", ">exposed\ncomm.",
     )  # fmt: skip
     table.padding = (0, 1, 0, 0)  # so that it fits 80 characters
     add_rows(table, (_cells(each) for each in found.found[:top]))
@@ -67,7 +67,6 @@ def _cells(found: Found) -> tuple[str, ...]:
         f"{plan.recompute}{'+seq' * _shares(plan)}" if plan.recompute else row["data_sync"] or "-",
         "".join(kind[0].upper() for kind in plan.placement),
         format_quantity(found.modelled_s, "time") + ("" if found.why_not_exact is None else " ~"),
-        format_count(row["samples_per_s"]),
         format_quantity(found.energy_J, "energy"),
         f"{100 * row['communication_fraction']:.1f} %",
     )
