@@ -49,7 +49,7 @@ def measure(name: str) -> dict[str, Any]:
         "wall_s": found.wall_s,
         "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         "before_MB": before / 1e3,
-        "best": list(best.candidate),
+        "best": list(best.candidate[:10]),
         "modelled_step_s": best.modelled_s,
         "exact": best.why_not_exact is None,
         "no_plan_below_s": found.unsettled_s,
