@@ -31,7 +31,11 @@ def hosts(job: Job, plan: Plan, cores: int) -> Mapping[int, int]:
     at the same time.  Replicas stay apart longest, since they exchange least.
     """
     each = accelerators_per_worker(job, plan, cores)
-    order = [number for *_, number in sorted((r, rank, stage, number) for r, stage, rank, number in plan.ranks())]
+    at_work = set(plan.accelerators)  # a rank of a stage may hold nothing
+    places = sorted(
+        (replica, rank, stage, number) for replica, stage, rank, number in plan.ranks() if number in at_work
+    )
+    order = [number for *_, number in places]
     # workers in the order of their first accelerators
     crews = sorted((order[start : start + each] for start in range(0, len(order), each)), key=min)
     worker_of = {number: worker for worker, crew in enumerate(crews) for number in crew}

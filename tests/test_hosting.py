@@ -49,6 +49,18 @@ def test_workers_take_whole_replicas_then_whole_tensor_ranks(workers: int) -> No
     assert list(found) == list(plan.accelerators)
 
 
+@pytest.mark.parametrize("each", [1, 2, "auto"])
+def test_ranks_that_hold_nothing_leave_no_worker_empty(each: object) -> None:
+    """The last layer of 10 outputs has two tiles, so of four ranks two are idle in its stage."""
+    job = make_job(parallel={"tensor": 4, "pipeline": 2}, run={"accelerators_per_worker": each, "arrays": "numpy"})
+    plan = partition(job, make_cluster(8))
+    assert len(plan.accelerators) < 8
+    found = hosts(job, plan, 2)
+    workers = {1: len(plan.accelerators), 2: -(-len(plan.accelerators) // 2), "auto": 2}[each]
+    assert list(found) == list(plan.accelerators)
+    assert set(found.values()) == set(range(workers))
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "all", True])
 def test_what_is_no_number_is_refused(value: object) -> None:
     with pytest.raises(ValidationError, match=r'is no number of accelerators; write 1 or more, or "auto"'):
