@@ -105,8 +105,9 @@ def _check_experts(job: Job) -> None:
 
 def _check_capacity(plan: Plan, cluster: Cluster) -> None:
     for stage in range(plan.pipeline):
+        layers = plan.stage_layers(stage)
         for rank in range(plan.tensor):
-            blocks = [layer.blocks[rank] for layer in plan.stage_layers(stage)]
+            blocks = [layer.blocks[rank] for layer in layers]
             needed = sum(block.tiles for block in blocks if block is not None)
             if needed > plan.tiles_available:
                 raise CapacityError(

@@ -1,5 +1,6 @@
 """Sweeps, scaling, rows and the command, against plans and replays of their own."""
 
+import gc
 import json
 import math
 
@@ -54,6 +55,21 @@ def test_points_are_all_combinations_and_the_last_varies_fastest() -> None:
     assert [tuple(point.values()) for point in points(both)] == [(1, 5), (1, 6), (2, 5), (2, 6)]
     with pytest.raises(ConfigError, match="swept twice"):
         points((both[0], both[0]))
+
+
+def test_garbage_is_collected_again_after_a_row_and_after_an_error() -> None:
+    """A projection keeps the collector from running, and the caller has it back as it was."""
+    for sets in (SMALL, (*SMALL, "parallel.tensor=1000")):
+        for enabled in (True, False):
+            (gc.enable if enabled else gc.disable)()
+            try:
+                project(JOB, CLUSTER, Projection(), sets)
+            except ConfigError:
+                assert "parallel.tensor=1000" in sets
+            finally:
+                left = gc.isenabled()
+                gc.enable()
+            assert left == enabled
 
 
 def test_a_row_is_what_plan_and_replay_of_the_changed_files_say() -> None:

@@ -126,18 +126,13 @@ def _busy(moments: Moments) -> Floats:
     at = {accelerator: i for i, accelerator in enumerate(moments.accelerators)}
     places = [[at[a] for a in op.accelerators if a in at] for op in moments.pattern]
     work = np.array([_component(op) for op in moments.pattern], np.int8)
-    widest = max(map(len, places), default=0)
-    # a transfer is at several places: one column for each, of all operations
-    columns = np.array([each + [-1] * (widest - len(each)) for each in places], np.int64).reshape(-1, widest)
+    # a transfer is at several places: as many times there
+    width = np.array([len(each) for each in places], np.int64)
+    first_place, place = np.cumsum(width) - width, np.array([p for each in places for p in each], np.int64)
     of = moments.of
-    ran = moments.finish > moments.start
-    chosen, where = [], []
-    for column in columns.T:
-        here = column[of]
-        ids = np.flatnonzero((here >= 0) & ran)
-        chosen.append(ids)
-        where.append(here[ids])
-    ids, there = np.concatenate(chosen), np.concatenate(where)
+    times = np.where(moments.finish > moments.start, width[of], 0)
+    ids = np.repeat(np.arange(len(of)), times)
+    there = place[np.arange(len(ids)) + np.repeat(first_place[of] - (np.cumsum(times) - times), times)]
     order = np.argsort(there.astype(np.uint16) if len(at) < 1 << 16 else there, kind="stable")
     ids = ids[order]
     ends = np.cumsum(np.bincount(there, minlength=len(at)))
