@@ -137,7 +137,7 @@ def _busy(moments: Moments) -> Floats:
     ids = ids[order]
     ends = np.cumsum(np.bincount(there, minlength=len(at)))
     busy = np.zeros((len(at), len(COMPONENTS) - 1))
-    for place, (first, last) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
+    for i, (first, last) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         mine = ids[first:last]
         mine = mine[np.argsort(moments.start[mine], kind="stable")]
         start, finish, kind = moments.start[mine], moments.finish[mine], work[of[mine]]
@@ -145,7 +145,7 @@ def _busy(moments: Moments) -> Floats:
         for component in range(len(COMPONENTS) - 1):
             among = kind <= component
             union = _union(start[among], finish[among])
-            busy[place, component], covered = union - covered, union
+            busy[i, component], covered = union - covered, union
     return busy
 
 
