@@ -62,7 +62,7 @@ def test_each_parallelism_lies_on_its_axis() -> None:
 
 
 def test_axes_add_up_to_the_links() -> None:
-    for seed in range(30):
+    for seed in range(15):
         try:
             job, cluster = random_case(seed)
             found = model(job, cluster).metrics
@@ -77,9 +77,9 @@ def test_axes_add_up_to_the_links() -> None:
 
 def test_representatives_say_what_all_accelerators_send() -> None:
     compared = folded = 0
-    for seed in range(24):
+    for seed in range(12):
         # pipelines are long, so there are fewer of them
-        for make in (random_case, random_decoder, random_pipeline)[: 3 if seed < 12 else 2]:
+        for make in (random_case, random_decoder, random_pipeline)[: 3 if seed < 6 else 2]:
             try:
                 job, cluster = make(seed)
                 plan = partition(job, cluster)
@@ -101,8 +101,8 @@ def test_representatives_say_what_all_accelerators_send() -> None:
                     assert use.busiest_bytes == pytest.approx(whole.busiest_bytes), (seed, make.__name__)
             compared += 1
             folded += folding is not None
-    assert compared >= 25
-    assert folded >= 6
+    assert compared >= 12
+    assert folded >= 3
 
 
 def test_a_plan_of_a_long_step_says_what_that_of_a_short_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_a_plan_of_a_long_step_says_what_that_of_a_short_one_says(monkeypatch: p
 def test_prices_that_are_found_once_are_those_of_each_operation() -> None:
     """Also where the algorithm of a collective is taken from another that lies in the same way."""
     collectives = 0
-    for seed in range(60):
+    for seed in range(40):
         for make in (random_case, random_decoder):
             try:
                 job, cluster = make(seed)
@@ -151,4 +151,4 @@ def test_prices_that_are_found_once_are_those_of_each_operation() -> None:
                 assert alone.sending is not None
                 assert found.sending.link_bytes == pytest.approx(alone.sending.link_bytes), (seed, op.label)
                 collectives += 1
-    assert collectives >= 200
+    assert collectives >= 130

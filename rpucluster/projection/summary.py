@@ -128,11 +128,11 @@ def _busy(moments: Moments) -> Floats:
     work = np.array([_component(op) for op in moments.pattern], np.int8)
     # a transfer is at several places: as many times there
     width = np.array([len(each) for each in places], np.int64)
-    first_place, place = np.cumsum(width) - width, np.array([p for each in places for p in each], np.int64)
+    first_place, flat = np.cumsum(width) - width, np.array([p for each in places for p in each], np.int64)
     of = moments.of
     times = np.where(moments.finish > moments.start, width[of], 0)
     ids = np.repeat(np.arange(len(of)), times)
-    there = place[np.arange(len(ids)) + np.repeat(first_place[of] - (np.cumsum(times) - times), times)]
+    there = flat[np.arange(len(ids)) + np.repeat(first_place[of] - (np.cumsum(times) - times), times)]
     order = np.argsort(there.astype(np.uint16) if len(at) < 1 << 16 else there, kind="stable")
     ids = ids[order]
     ends = np.cumsum(np.bincount(there, minlength=len(at)))
