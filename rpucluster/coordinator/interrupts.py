@@ -14,12 +14,14 @@ class RunInterrupted(KeyboardInterrupt):
 class Interrupts:
     """While this context is entered, the first Ctrl-C only sets `asked`; the next one raises KeyboardInterrupt.
 
-    `tell` is called at the first.  Threads other than the main one get no signals, so nothing changes there.
+    `tell` is called at the first, in a thread of its own: the signal may have come in the middle of an import or of a
+    line that is being written, where nothing of the kind can be begun again.  Threads other than the main one get no
+    signals, so nothing changes there.
     """
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self.asked = False
-        self._tell = tell
+        self._telling = threading.Thread(target=tell, daemon=True)
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -32,9 +34,11 @@ class Interrupts:
     ) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
+        if self._telling.ident is not None:
+            self._telling.join()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._tell()
+        self._telling.start()

@@ -1,6 +1,7 @@
 """`status.json`: where a run stands, for whoever watches it from another process."""
 
 import math
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,19 +19,24 @@ _EVERY_S: Final = 1.0
 class StatusFile:
     """Writes what it is called with into a run directory, at most once a second, and passes all of it on to `report`.
 
-    Raises `RunError` where the system refuses to write.
+    Threads take turns.  Raises `RunError` where the system refuses to write.
     """
 
     def __init__(self, folder: Path, report: Report) -> None:
         self._path, self._report = folder / _NAME, report
         self._phase, self._written = "", 0.0
+        self._turn = threading.Lock()
 
     def __call__(self, now: Progress) -> None:
         """Write it down and pass it on."""
+        with self._turn:
+            self._write(now)
+            self._report(now)
+
+    def _write(self, now: Progress) -> None:
         if now.phase != "train" or now.phase != self._phase or time.monotonic() - self._written >= _EVERY_S:
             write_sealed(self._path, {key: None if _endless(value) else value for key, value in asdict(now).items()})
             self._phase, self._written = now.phase, time.monotonic()
-        self._report(now)
 
 
 def _endless(value: Any) -> bool:
