@@ -30,7 +30,7 @@ WHOLE_OPERATIONS = 5_000_000
 
 @contextmanager
 def _collecting_nothing() -> Iterator[None]:
-    """Keep the garbage collector from looking for cycles again and again among operations, which have none: a fifth of
+    """Keep the garbage collector from looking for cycles again and again among operations, which have none: a sixth of
     a projection."""
     enabled = gc.isenabled()
     gc.disable()
