@@ -4,8 +4,8 @@
 
 `recomputed`, `stored`: a layer of 4096 x 4096 cells in tiles of 2048 on one accelerator and on two, each a worker with
 one thread, and half of it in each of two processes that know nothing of each other, to see what else two cores of this
-machine do to each other; seconds per step in turns, so that a busy machine hits all alike.  Recomputed tolerances make it
-a matter of computing, stored ones of moving 12 bytes per weight.
+machine do to each other; seconds per step in turns, so that a busy machine hits all alike.  Recomputed tolerances make
+it a matter of computing, stored ones of moving 12 bytes per weight.
 `many`: the digits job, 4 x 2 x 8 = 64 accelerators; from the start of the process to the end of the first step, and the
 memory of all its processes (PSS: shared pages counted once).  Adds what it finds to pool_scale.json beside this file.
 """
