@@ -192,7 +192,8 @@ def test_a_node_that_is_lost_sends_the_run_back_to_its_checkpoint_while_there_is
         r"\[run\] accelerators_per_worker at least 2 times as high",
         str(caught.value),
     )
-    assert [row.epoch for row in RunDirectory(tmp_path / "run").read_epochs()][:2] == [1, 2]
+    epochs = [row.epoch for row in RunDirectory(tmp_path / "run").read_epochs()]
+    assert epochs == list(range(1, len(epochs) + 1)) != []  # what was finished can be read
     again = run(job, CLUSTER, executor="local", resume=find(tmp_path / "run"))
     assert again.summary["weights_sha256"] == expected
     assert accelerators(os.getpid()) == []
