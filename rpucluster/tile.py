@@ -13,39 +13,22 @@ from rpucluster.algorithms import Storage as Storage
 from rpucluster.arrays import namespace, to_host
 from rpucluster.devices import Device, PulsedDevice
 from rpucluster.errors import NumericalError
-from rpucluster.kernels import KernelChoice, ReadRule, Scaling, Tiling, UpdateRule, require_batch_noise
+from rpucluster.kernels import KernelChoice, ReadRule, Scaling, UpdateRule, require_batch_noise
 from rpucluster.kernels import from_fixed as from_fixed
 from rpucluster.kernels.base import input_message
 from rpucluster.periphery import Converters as Converters
 from rpucluster.periphery import Management as Management
 from rpucluster.periphery import read_rule
-from rpucluster.rng import Float32, Purpose, init_uniform, stream_key, stream_keys
+from rpucluster.rng import Float32, Purpose, init_uniform, stream_key
 from rpucluster.settings import Tolerances as Tolerances
 from rpucluster.settings import UpdateSettings as UpdateSettings
 from rpucluster.settings import stored_lanes
 from rpucluster.tile_counts import PulseCount, ReadCount
+from rpucluster.tile_layout import TileLayout
 
-_UPDATE_STREAMS = (
-    Purpose.X_PULSES,
-    Purpose.D_PULSES,
-    Purpose.UPDATE_NOISE,
-    Purpose.REPLAY_NOISE,
-    Purpose.DEVICE,
-    Purpose.RELAXATION,
-    Purpose.PROGRAM,
-)
-"""In the order of the kernels' keys."""
 _READ_STREAMS = (Purpose.READ_FORWARD, Purpose.READ_BACKWARD, Purpose.EVALUATE)
 _AVERAGES = ("forward_averages", "backward_averages")
 """What `TileGrid.state` calls the running averages of noise management."""
-_PER_REPLICA = (
-    Purpose.DEVICE,
-    Purpose.UPDATE_NOISE,
-    Purpose.REPLAY_NOISE,
-    Purpose.RELAXATION,
-    Purpose.PROGRAM,
-)
-"""Replicas are different silicon; pulses and reads they share, so that one global batch is one experiment."""
 
 
 class GridParts(NamedTuple):
@@ -110,32 +93,23 @@ class TileGrid:
         if update.noise_per == "batch":
             require_batch_noise(device)
         self._exact = update.pulses == "none" and device.pulsed
-        self.row_range, row_cuts = _cut(rows, tile_rows, row_tiles, "row")
-        self.col_range, col_cuts = _cut(cols, tile_cols, col_tiles, "col")
-        self.shape = (self.row_range[1] - self.row_range[0], self.col_range[1] - self.col_range[0])
-        if tile_rows * tile_cols > 1 << 27 or max(tile_rows, tile_cols) > 1 << 17:
-            # a cell's replay has 32 normals of a stream of 2^34, and a GPU grid 65,535 blocks of four lines
-            raise ValueError(
-                f"tile_rows x tile_cols = {tile_rows} x {tile_cols}: write at most 2^17 lines and 2^27 cells"
-            )
+        self._layout = layout = TileLayout(
+            layer=layer,
+            replica=replica,
+            seed=seed,
+            rows=rows,
+            cols=cols,
+            tile_rows=tile_rows,
+            tile_cols=tile_cols,
+            row_tiles=row_tiles,
+            col_tiles=col_tiles,
+        )
+        self.row_range, self.col_range, self.shape = layout.row_range, layout.col_range, layout.shape
+        self.tiles = layout.tiles
         self.device = device
-        self._layer, self._replica, self._seed = layer, replica, seed
-        self._layer_shape, self._rows_of_tile = (rows, cols), tile_rows
         self._xp = xp
         self._kernels = kernel_sets.for_module(xp, kernels, threads)
-        place = np.array([(r, c) for r in range(*row_tiles) for c in range(*col_tiles)], np.int64)  # (tiles, 2)
-        self._tile_row, self._tile_col = place[:, 0], place[:, 1]
-        self._table = _tile_table(row_cuts, col_cuts)
-        self.tiles = len(self._table)
-        self._tiling = Tiling(
-            table=xp.asarray(self._table),
-            tiles=self.tiles,
-            rows=self.shape[0],
-            cols=self.shape[1],
-            tile_rows=int(np.diff(row_cuts).max()),
-            tile_cols=int(np.diff(col_cuts).max()),
-        )
-        self._tiles = (row_tiles[1] - row_tiles[0], col_tiles[1] - col_tiles[0])
+        self._tiling = layout.tiling(xp)
         self._pulsed = device if isinstance(device, PulsedDevice) else None
         self._update_rule = _update_rule(update, self._pulsed) if self._pulsed else None
         self._forward_rule = read_rule(forward, forward_management)
@@ -159,7 +133,7 @@ class TileGrid:
 
     def set_weights(self, weights: Any) -> None:
         """Put each weight of a (rows, cols) array on its cell, clipped to what the cell can hold."""
-        self._learner.put(checked(weights, self.shape, self._layer))
+        self._learner.put(checked(weights, self.shape, self._layout.layer))
 
     def weights(self, rows: tuple[int, int] | None = None) -> Float32:
         """The weights as float32 (rows, cols), or those of a range of the shard's rows: a copy on the host."""
@@ -167,27 +141,28 @@ class TileGrid:
 
     def initialise(self, scale: float) -> None:
         """Set weights uniform in [-scale, scale), the same for every replica and partition, then clipped."""
-        origin, key = (self.row_range[0], self.col_range[0]), stream_key(self._seed, Purpose.INIT, self._layer)
+        layout, origin = self._layout, (self.row_range[0], self.col_range[0])
+        key = stream_key(layout.seed, Purpose.INIT, layout.layer)
         if isinstance(self._learner, Plane) and self._kernels.put_uniform(
             self._weights, self._lanes, self._tiling, self._update_keys, self.device, origin, key, scale
         ):
             return
         for part in self._learner.parts():
             uniform = init_uniform(
-                self._seed,
-                self._layer,
-                *self._layer_shape,
-                row_start=self.row_range[0] + part.rows.start,
-                row_stop=self.row_range[0] + part.rows.stop,
-                col_start=self.col_range[0] + part.cols.start,
-                col_stop=self.col_range[0] + part.cols.stop,
+                layout.seed,
+                layout.layer,
+                *layout.layer_shape,
+                row_start=origin[0] + part.rows.start,
+                row_stop=origin[0] + part.rows.stop,
+                col_start=origin[1] + part.cols.start,
+                col_stop=origin[1] + part.cols.stop,
             )
             self._learner.put_part(part, np.float32(scale) * uniform)
         self._learner.settle()
 
     def program(self, target: Any) -> int:
         """Write-verify a (rows, cols) array onto the cells, within half a step; returns the pulses fired."""
-        return self._learner.program(checked(target, self.shape, self._layer))
+        return self._learner.program(checked(target, self.shape, self._layout.layer))
 
     def read_forward(
         self, x: Any, *, first_sample: int, purpose: Purpose = Purpose.READ_FORWARD
@@ -228,8 +203,7 @@ class TileGrid:
             if self._update_rule is None:
                 return PulseCount(*self._kernels.exact_update(self._weights, self._tiling, x, d, lr))
             if self._exact:
-                moved = self._learner.hidden if len(self._learner.hidden) else self._weights
-                counts = self._kernels.exact_update(moved, self._tiling, x, d, lr)
+                counts = self._kernels.exact_update(self._learner.moved, self._tiling, x, d, lr)
                 self._learner.relax(first_sample, self._update_rule, always=True)
                 return PulseCount(*counts)
             counts = self._kernels.pulsed_update(
@@ -254,13 +228,15 @@ class TileGrid:
             if self._update_rule is None or self._exact:
                 if not bool(self._xp.isfinite(gradient).all()):
                     raise NumericalError(input_message())
-                moved = plane.hidden if len(plane.hidden) else plane.weights
-                moved -= in_tiles(gradient, self._table, self._xp) * np.float32(lr)
+                moved = plane.moved
+                moved -= in_tiles(gradient, self._layout.table, self._xp) * np.float32(lr)
                 if self._update_rule is not None:
                     plane.relax(first_sample, self._update_rule, always=True)
                 return PulseCount()
-            number = first_sample * self._rows_of_tile
-            counts = write_rows(self._kernels, self._xp, plane, self._table, gradient, lr, number, self._update_rule)
+            number = first_sample * self._layout.tile_rows
+            counts = write_rows(
+                self._kernels, self._xp, plane, self._layout.table, gradient, lr, number, self._update_rule
+            )
             plane.relax(first_sample, self._update_rule)
             return PulseCount(*counts)
         except NumericalError as error:
@@ -295,7 +271,7 @@ class TileGrid:
         rows; the running averages of noise management, one for each tile and (tile rows, tile columns) as the tiles
         lie, where a direction keeps them.
         """
-        averages = to_host(self._averages).reshape(2, *self._tiles)
+        averages = to_host(self._averages).reshape(2, *self._layout.grid)
         kept = {name: averages[_AVERAGES.index(name)].copy() for name in self._kept}
         return self._learner.state(rows) | kept
 
@@ -306,8 +282,8 @@ class TileGrid:
             raise ValueError(f"state has {sorted(state)}, without {missing[0]}")
         self._learner.load_state({name: array for name, array in state.items() if name not in self._kept})
         for name in self._kept:
-            if state[name].shape != self._tiles:
-                raise ValueError(f"{name} of shape {state[name].shape} for {self._tiles} tiles")
+            if state[name].shape != self._layout.grid:
+                raise ValueError(f"{name} of shape {state[name].shape} for {self._layout.grid} tiles")
             averages = self._xp.asarray(state[name].reshape(-1), dtype=np.float32)
             self._averages[_AVERAGES.index(name)] = averages
 
@@ -319,13 +295,13 @@ class TileGrid:
             shard = Shard(
                 kernels=self._kernels,
                 tiling=self._tiling,
-                table=self._table,
+                table=self._layout.table,
                 xp=self._xp,
                 device=self._pulsed,
                 fast_device=fast_device if isinstance(fast_device, PulsedDevice) else self._pulsed,
                 plane=self._plane,
                 rule=lambda device: _update_rule(update, device),
-                keys=self._keys,
+                keys=self._layout.keys,
                 read=self._forward_rule._replace(scaling=Scaling.NONE, rounds=0),
                 storage=storage,
             )
@@ -338,30 +314,20 @@ class TileGrid:
 
     def _plane(self, number: int, device: Device, storage: Storage | None) -> Plane:
         return Plane(
-            layer=self._layer,
+            layer=self._layout.layer,
             device=device,
-            table=self._table,
+            table=self._layout.table,
             tiling=self._tiling,
-            keys=np.stack([self._keys(purpose, plane=number) for purpose in _UPDATE_STREAMS], axis=1),
+            keys=self._layout.update_keys(number),
             lanes=stored_lanes(self._tolerances, device),
             kernels=self._kernels,
             xp=self._xp,
             storage=storage,
         )
 
-    def _keys(self, purpose: Purpose, of_columns: bool = False, plane: int = 0) -> NDArray[np.uint32]:
-        """Keys of the tiles, or those that all tiles of a column share, uint32 (tiles, 2).
-
-        All planes of a weight share the lines that carry pulses; the rest belongs to each plane.
-        """
-        replica = self._replica if purpose in _PER_REPLICA else 0
-        tile_row = 0 if of_columns else self._tile_row
-        own = plane if purpose in _PER_REPLICA else 0
-        return stream_keys(self._seed, purpose, self._layer, replica, tile_row, self._tile_col, plane=own)
-
     def _keys_of_reads(self, purpose: Purpose) -> Any:
         if purpose not in self._read_keys:
-            self._read_keys[purpose] = self._xp.asarray(self._keys(purpose))
+            self._read_keys[purpose] = self._xp.asarray(self._layout.keys(purpose))
         return self._read_keys[purpose]
 
     def _lines(self, lines: Any, width: int) -> Any:
@@ -388,27 +354,7 @@ class TileGrid:
         return sums, ReadCount(passes=passes, repeats=repeats)
 
     def _named(self, error: NumericalError) -> NumericalError:
-        return NumericalError(f"layer {self._layer}: {error}")
-
-
-def _cut(size: int, tile: int, tiles: tuple[int, int], kind: str) -> tuple[tuple[int, int], NDArray[np.int64]]:
-    """The range of rows or columns that some tiles cover, and where it is cut, counted from its start."""
-    if size < 1 or tile < 1:
-        raise ValueError(f"{kind}s = {size} with tile_{kind}s = {tile}: write at least 1 for both")
-    first, stop = tiles
-    if not 0 <= first < stop <= -(-size // tile):
-        raise ValueError(f"{kind}_tiles = {tiles} of a layer with {-(-size // tile)}: pass part of these")
-    cuts = np.minimum(np.arange(first, stop + 1, dtype=np.int64) * tile, size)
-    return (int(cuts[0]), int(cuts[-1])), cuts - cuts[0]
-
-
-def _tile_table(row_cuts: NDArray[np.int64], col_cuts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The tile table of `rpucluster.kernels.base`, tile rows outside."""
-    rows, cols = np.diff(row_cuts), np.diff(col_cuts)
-    row, col = (index.reshape(-1) for index in np.indices((len(rows), len(cols))))
-    sizes = rows[row] * cols[col]
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return np.stack([offsets, rows[row], cols[col], row_cuts[row], col_cuts[col]], axis=1)
+        return NumericalError(f"layer {self._layout.layer}: {error}")
 
 
 def _update_rule(update: UpdateSettings, device: PulsedDevice) -> UpdateRule:

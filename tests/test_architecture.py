@@ -28,6 +28,7 @@ FLOORS = {
     "topology": 3,
     "settings": 4,
     "tile_counts": 4,
+    "tile_layout": 4,
     "periphery": 4,
     "processor": 4,
     "algorithms": 4,

@@ -69,6 +69,11 @@ class Plane:
             kernels.draw_lanes(self.lanes, tiling, self.keys, lanes, 0)
 
     @property
+    def moved(self) -> Any:
+        """What updates move, float32 (cells,): the weights, or the hidden ones behind them."""
+        return self.hidden if len(self.hidden) else self.weights
+
+    @property
     def nbytes(self) -> int:
         """Bytes of weights and tolerances."""
         return int(self.weights.nbytes) + int(self.hidden.nbytes) + int(self.lanes.nbytes)
@@ -138,7 +143,7 @@ class Plane:
 
     def written(self, part: "Part") -> Float32:
         """What pulses move, as a copy on the host: the weights of a part, or the hidden ones behind them."""
-        moved: Float32 = to_host((self.hidden if len(self.hidden) else self.weights)[part.cells]).copy()
+        moved: Float32 = to_host(self.moved[part.cells]).copy()
         return moved
 
     def write(self, part: "Part", values: Float32, cells: Any = True) -> None:
