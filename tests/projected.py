@@ -1,10 +1,16 @@
 """Random plans and clusters for the tests of projections."""
 
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from rpucluster.cluster import Cluster
+from rpucluster.errors import PlanError
 from rpucluster.job import Job
+from rpucluster.partitioner import partition
+from rpucluster.plan import Plan
 
 AXES = ("a", "b", "c")
 
@@ -162,3 +168,15 @@ def random_pipeline(seed: int) -> tuple[Job, Cluster]:
     }
     network = {"queue": rng.choice(["arrival", "program"]), "axis": axes}
     return Job.model_validate(job), Cluster.model_validate({"name": "random", "accelerator": chip, "network": network})
+
+
+def cases(
+    seeds: range, make: Callable[[int], tuple[Job, Cluster]] = random_case
+) -> Iterator[tuple[int, Job, Cluster, Plan]]:
+    """The seeds whose job fits its cluster, with both and the plan."""
+    for seed in seeds:
+        try:
+            job, cluster = make(seed)
+            yield seed, job, cluster, partition(job, cluster)
+        except (ValidationError, PlanError):
+            continue

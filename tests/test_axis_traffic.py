@@ -1,13 +1,12 @@
 """Which axis carries which parallelism: closed forms, and sums that agree with those over links."""
 
+from itertools import chain
+
 import pytest
-from pydantic import ValidationError
 
 from rpucluster.cluster import Cluster
-from rpucluster.errors import PlanError
 from rpucluster.lowering import lower
 from rpucluster.modelled import model
-from rpucluster.partitioner import partition
 from rpucluster.program import Collective
 from rpucluster.projection import planned, step
 from rpucluster.projection.costs import traffic
@@ -19,7 +18,7 @@ from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.timing import prices_on
 from rpucluster.timeline.order import COUNTS
 from rpucluster.timeline.prices import price_of
-from tests.projected import random_case, random_decoder, random_pipeline
+from tests.projected import cases, random_decoder, random_pipeline
 from tests.specs import make_job
 
 WIDTH, SAMPLES, MICROBATCHES = 32, 2, 3
@@ -62,12 +61,8 @@ def test_each_parallelism_lies_on_its_axis() -> None:
 
 
 def test_axes_add_up_to_the_links() -> None:
-    for seed in range(15):
-        try:
-            job, cluster = random_case(seed)
-            found = model(job, cluster).metrics
-        except (ValidationError, PlanError):
-            continue
+    for seed, job, cluster, _ in cases(range(15)):
+        found = model(job, cluster).metrics
         for use in found.axes:
             own = [link for link in found.links if link.axis == use.axis]
             assert sum(use.bytes.values()) == pytest.approx(sum(link.bytes for link in own)), seed
@@ -77,42 +72,32 @@ def test_axes_add_up_to_the_links() -> None:
 
 def test_representatives_say_what_all_accelerators_send() -> None:
     compared = folded = 0
-    for seed in range(12):
-        # pipelines are long, so there are fewer of them
-        for make in (random_case, random_decoder, random_pipeline)[: 3 if seed < 6 else 2]:
-            try:
-                job, cluster = make(seed)
-                plan = partition(job, cluster)
-            except (ValidationError, PlanError):
-                continue
-            symmetry = symmetry_of(plan, job, cluster)
-            if not symmetry.exact:
-                continue
-            metrics = model(job, cluster).metrics
-            folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None)
-            parts = [(plan, dict.fromkeys(range(plan.pipeline), 1))]
-            parts += [(folding.folded(0), folding.stands_for())] if folding else []
-            for part, stands_for in parts:
-                price = prices_on(cluster)
-                score = score_of(part, job, symmetry.written, passed=1)
-                found = traffic(score, part, symmetry, stands_for, price, cluster.network, metrics.modelled_step_s)
-                for use, whole in zip(found, metrics.axes, strict=True):
-                    assert use.bytes == pytest.approx(whole.bytes), (seed, make.__name__)
-                    assert use.busiest_bytes == pytest.approx(whole.busiest_bytes), (seed, make.__name__)
-            compared += 1
-            folded += folding is not None
+    few = cases(range(6), random_pipeline)  # which are long
+    for seed, job, cluster, plan in chain(cases(range(12)), cases(range(12), random_decoder), few):
+        symmetry = symmetry_of(plan, job, cluster)
+        if not symmetry.exact:
+            continue
+        metrics = model(job, cluster).metrics
+        folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None)
+        parts = [(plan, dict.fromkeys(range(plan.pipeline), 1))]
+        parts += [(folding.folded(0), folding.stands_for())] if folding else []
+        for part, stands_for in parts:
+            price = prices_on(cluster)
+            score = score_of(part, job, symmetry.written, passed=1)
+            found = traffic(score, part, symmetry, stands_for, price, cluster.network, metrics.modelled_step_s)
+            for use, whole in zip(found, metrics.axes, strict=True):
+                assert use.bytes == pytest.approx(whole.bytes), (seed, job.name)
+                assert use.busiest_bytes == pytest.approx(whole.busiest_bytes), (seed, job.name)
+        compared += 1
+        folded += folding is not None
     assert compared >= 12
     assert folded >= 3
 
 
 def test_a_plan_of_a_long_step_says_what_that_of_a_short_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
-    for seed in range(20):
-        try:
-            job, cluster = random_decoder(seed)
-            short = plan_report(job, cluster)
-        except (ValidationError, PlanError):
-            continue
+    for seed, job, cluster, _ in cases(range(20), random_decoder):
+        short = plan_report(job, cluster)
         with monkeypatch.context() as patch:
             patch.setattr(planned, "LISTED_OPERATIONS", 0)
             patch.setattr(step, "FULL_OPERATIONS", 0)
@@ -135,20 +120,15 @@ def test_a_plan_of_a_long_step_says_what_that_of_a_short_one_says(monkeypatch: p
 def test_prices_that_are_found_once_are_those_of_each_operation() -> None:
     """Also where the algorithm of a collective is taken from another that lies in the same way."""
     collectives = 0
-    for seed in range(40):
-        for make in (random_case, random_decoder):
-            try:
-                job, cluster = make(seed)
-                program = lower(partition(job, cluster), job)
-            except (ValidationError, PlanError):
-                continue
-            price = prices_on(cluster)
-            for op in {COUNTS[type(op)](op): op for op in program if isinstance(op, Collective)}.values():
-                found, alone = price(op), price_of(op, cluster)
-                assert found.seconds == pytest.approx(alone.seconds, rel=1e-12), (seed, op.label)
-                assert found.energy == pytest.approx(alone.energy, rel=1e-12), (seed, op.label)
-                assert found.sending is not None
-                assert alone.sending is not None
-                assert found.sending.link_bytes == pytest.approx(alone.sending.link_bytes), (seed, op.label)
-                collectives += 1
+    for seed, job, cluster, plan in chain(cases(range(40)), cases(range(40), random_decoder)):
+        program = lower(plan, job)
+        price = prices_on(cluster)
+        for op in {COUNTS[type(op)](op): op for op in program if isinstance(op, Collective)}.values():
+            found, alone = price(op), price_of(op, cluster)
+            assert found.seconds == pytest.approx(alone.seconds, rel=1e-12), (seed, op.label)
+            assert found.energy == pytest.approx(alone.energy, rel=1e-12), (seed, op.label)
+            assert found.sending is not None
+            assert alone.sending is not None
+            assert found.sending.link_bytes == pytest.approx(alone.sending.link_bytes), (seed, op.label)
+            collectives += 1
     assert collectives >= 130

@@ -4,10 +4,8 @@ import itertools
 from collections.abc import Collection
 
 import pytest
-from pydantic import ValidationError
 
 from rpucluster.cluster import Cluster, load_cluster
-from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
@@ -18,18 +16,13 @@ from rpucluster.projection.step import estimate, microbatches_of
 from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.timing import timed
 from rpucluster.projection.unrolled import Unrolled
-from tests.projected import random_pipeline
+from tests.projected import cases, random_pipeline
 from tests.specs import make_cluster, make_job
 
 
 def test_long_steps_follow_from_short_ones_as_closely_as_these_agree() -> None:
     found = even = 0
-    for seed in range(120):
-        try:
-            job, cluster = random_pipeline(seed)
-            plan = partition(job, cluster)
-        except (ValidationError, PlanError):
-            continue
+    for seed, job, cluster, plan in cases(range(120), random_pipeline):
         symmetry = symmetry_of(plan, job, cluster)
         steady = Steady(plan=plan, job=job, symmetry=symmetry, worth=0.5)
         extended = steady.on(cluster)

@@ -1,17 +1,11 @@
 """Representative accelerators against all of them, and repeated patterns against the operations one by one."""
 
-from collections.abc import Callable, Iterator
-
 import pytest
-from pydantic import ValidationError
 
 from rpucluster.cluster import Cluster
-from rpucluster.errors import PlanError
-from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.metrics import summarise
 from rpucluster.partitioner import partition
-from rpucluster.plan import Plan
 from rpucluster.program import Op
 from rpucluster.projection.score import score_of
 from rpucluster.projection.step import estimate
@@ -21,21 +15,10 @@ from rpucluster.schedule import interleave
 from rpucluster.timeline import replay
 from rpucluster.timeline.clock import play
 from rpucluster.timeline.prices import price_of
-from tests.projected import random_case, random_decoder
+from tests.projected import cases, random_decoder
 from tests.specs import make_cluster, make_job
 
 CLOSE = 1e-12
-
-
-def cases(
-    seeds: range, make: Callable[[int], tuple[Job, Cluster]] = random_case
-) -> Iterator[tuple[int, Job, Cluster, Plan]]:
-    for seed in seeds:
-        try:
-            job, cluster = make(seed)
-            yield seed, job, cluster, partition(job, cluster)
-        except (ValidationError, PlanError):
-            continue
 
 
 def test_representatives_are_the_whole_machine_wherever_they_are_said_to_be() -> None:
