@@ -171,5 +171,6 @@ def _warnings(job: Job, cluster: Cluster, plan: Plan) -> list[str]:
             )
             of_layers.setdefault(text, []).append(layer.name)
     for text, names in of_layers.items():
-        found.append(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}")
+        several = f"{names[0]} and {len(names) - 1} more" if len(names) > 3 else ", ".join(names)
+        found.append(f"{several}: {text}")
     return found
