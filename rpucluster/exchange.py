@@ -79,6 +79,7 @@ class Exchange:
         """Sent so far."""
         self._awake_s = _AWAKE_S if awake and hasattr(os, "sched_yield") else 0.0
         self._buffer = memoryview(bytearray(_CHUNK))
+        self.closed = False
         self._peers: dict[int, _Peer] = {}
         self._inbox: dict[Tag, Any] = {}
         self._selector = selectors.DefaultSelector()
@@ -140,6 +141,7 @@ class Exchange:
 
     def close(self) -> None:
         """Close every connection; the others learn of it at their next message."""
+        self.closed = True
         self._listener.close()
         for peer in self._peers.values():
             peer.socket.close()

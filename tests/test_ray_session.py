@@ -29,6 +29,42 @@ with ray_session(None):
     pass
 """
 
+LOST_AHEAD = """
+import gc, os, signal, time
+import numpy as np
+from rpucluster.accelerator import Steps
+from rpucluster.errors import AcceleratorLostError
+from rpucluster.lowering import lower
+from rpucluster.partitioner import partition
+from rpucluster.pool import RayPool, ray_session
+from tests.processes import accelerators
+from tests.specs import make_cluster, make_job
+
+with ray_session(None):
+    job, cluster = make_job(parallel={"tensor": 2}, run={"accelerators_per_worker": 1}), make_cluster()
+    plan = partition(job, cluster)
+    pool = RayPool(job, cluster, plan)
+    pool.load("train", lower(plan, job, "train"))
+    pool.set_data("train", np.zeros((9, job.model.sizes[0]), np.float32), np.zeros(9, np.int64))
+    rows = np.zeros((20_000, job.train.minibatch), np.int64)
+    few, many = (Steps(first_sample=0, learning_rate=0.01, indices=some) for some in (rows[:2], rows))
+    pool.perform("train", "train", few)
+    pool.take_score()
+    pool.perform("train", "train", many)
+    score = pool.ask_score()
+    pool.perform("train", "train", many)
+    os.kill(accelerators(os.getpid())[0], signal.SIGKILL)
+    time.sleep(1)  # the other one notices, and fails with what was submitted ahead
+    try:
+        score()
+    except AcceleratorLostError as error:
+        print(error)
+    pool.close()
+    del pool, score
+    gc.collect()
+    time.sleep(1)
+"""
+
 
 def python(code: str) -> "subprocess.CompletedProcess[str]":
     """Run some code in a process of its own, whose Ray is set up by nothing but us."""
@@ -55,3 +91,10 @@ def test_a_process_whose_ray_would_listen_to_the_network_starts_none() -> None:
         "network; set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, or use another process, an address, "
         "or the executor local"
     )
+
+
+def test_runs_of_steps_that_are_given_up_say_nothing_beside_our_own_line() -> None:
+    """The other accelerator fails with what it was at and with the runs that were submitted ahead."""
+    done = python(LOST_AHEAD)
+    assert done.stdout.startswith("the process of accelerator ")
+    assert done.stderr == ""

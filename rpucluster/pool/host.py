@@ -15,7 +15,7 @@ from rpucluster.accelerator import Accelerator, Counters, Counts, Feed, Score, S
 from rpucluster.calls import Call, cut, takers
 from rpucluster.checkpoint import Piece, WrittenFile, write_pieces
 from rpucluster.cluster import Cluster
-from rpucluster.exchange import Address, Exchange
+from rpucluster.exchange import Address, Exchange, PeerLostError
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Program, Send
@@ -98,8 +98,13 @@ class Host:
             accelerator.set_data(name, x, y)
 
     def perform(self, name: str, data: str, steps: Steps) -> None:
-        """Perform this host's part of a program once for each step, in order."""
+        """Perform this host's part of a program once for each step, in order.
+
+        Raises `PeerLostError` where another host is gone, or steps before these have failed.
+        """
         began = time.perf_counter()
+        if self._exchange is not None and self._exchange.closed:
+            raise PeerLostError(f"host {self._host} has closed its connections, since it could not go on before")
         try:
             feeds = {number: a.feed(data, steps) for number, a in self._accelerators.items()}
             if self._calls[name] == 1:  # one accelerator does everything, so it may do many steps at a time

@@ -69,6 +69,7 @@ class RayPool(Pool):
         self._rooms: Rooms | None = None
         self._hosts: list[Any] = []
         self._submitted: list[Any] = []
+        self._unseen: set[Any] = set()
         self._processes: list[int] = []
         self._watch = _Watch(self._ray, job.run.step_deadline)
         host_of = hosts(job, plan, int(self._ray.cluster_resources().get("CPU", 1)))
@@ -100,7 +101,9 @@ class RayPool(Pool):
 
     def perform(self, name: str, data: str, steps: Steps) -> None:
         # as part of the call: a look into shared memory would cost each host a millisecond
-        self._submitted += [host.perform.remote(name, data, steps) for host in self._hosts]
+        refs = [host.perform.remote(name, data, steps) for host in self._hosts]
+        self._submitted += refs
+        self._unseen.update(refs)
 
     def save(self, folder: Path) -> dict[int, Counters]:
         return super().save(folder.resolve())  # actors work in folders of their own
@@ -113,6 +116,10 @@ class RayPool(Pool):
     def close(self) -> None:
         for host in self._hosts:
             self._ray.kill(host)
+        for ref in self._unseen:  # Ray prints the errors that nobody has asked for, and another one is told
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(ref, timeout=_END_S)
+        self._unseen.clear()
         until = time.monotonic() + _END_S
         for process in self._processes:
             ended, _, _ = select.select([process], [], [], max(0.0, until - time.monotonic()))
@@ -155,6 +162,7 @@ class RayPool(Pool):
         self._watch.wait(refs, working)
         results, failures = [], []
         for ref in refs:
+            self._unseen.discard(ref)
             try:
                 results.append(self._ray.get(ref))
             except self._ray.exceptions.RayError as error:
