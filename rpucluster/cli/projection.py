@@ -75,12 +75,12 @@ def project(
         whole=whole,
     )
     rows = perform(job, name, projection, sets or ())
+    units = {each.key: each.unit for each in projection.sweeps}
     if out is not None:
         from rpucluster.report.projection_page import write_projection
 
-        units = {each.key: each.unit for each in projection.sweeps}
         write_projection(out, f"{job} on {name}", rows, units, [f"--set {each}" for each in sets or ()])
     if as_json:
         print_json(rows)
     else:
-        print_projection(rows, [each.key for each in projection.sweeps], console(sys.stdout))
+        print_projection(rows, units, console(sys.stdout))
