@@ -25,6 +25,8 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
 
     Raises `RunError` where the system refuses (no space, no permission); nothing is left behind then.
     """
+    if path.is_dir():
+        raise RunError(f"{path}: cannot be written: Is a directory")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -39,6 +41,30 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a place where a file cannot be written, before work is done for it.  Raises `RunDirectoryError`."""
+    parent = path.parent
+    if path.is_dir():
+        raise RunDirectoryError(f"{path}: cannot be written: it is a directory; name a file in it")
+    if not parent.is_dir():
+        raise RunDirectoryError(f"{path}: cannot be written: there is no directory {parent}; make it first")
+    if not os.access(parent, os.W_OK):
+        raise RunDirectoryError(f"{path}: cannot be written: no permission in {parent}; name another place")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a place where a folder of results cannot be made, and a run directory, some of whose files they would
+    replace.  Raises `RunDirectoryError`."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "no permission" if there.is_dir() else "it is a file"
+        raise RunDirectoryError(f"{folder}: cannot be made: {there}: {why}; name another one with --out")
+    if (folder / "job.toml").exists() and (folder / "cluster.toml").exists():
+        raise RunDirectoryError(
+            f"{folder} is a run directory, whose files would be replaced; name another one with --out"
+        )
 
 
 @contextmanager

@@ -40,12 +40,12 @@ class Modelled:
         return steps * self.metrics.energy_J + averages * extra
 
 
-def model(job: Job, cluster: Cluster) -> Modelled:
-    """Plan, lower and replay a job without any array.
+def model(job: Job, cluster: Cluster, plan: Plan | None = None) -> Modelled:
+    """Plan, lower and replay a job without any array; `plan` is what `partition` gives, if that is known.
 
     Raises what `partition` and `check_buffers` raise, and `PlanError` for a step of more operations than fit memory.
     """
-    plan = partition(job, cluster)
+    plan = partition(job, cluster) if plan is None else plan
     require_few_operations(plan, job)
     train = lower(plan, job)
     buffers = buffer_uses(train, plan, job)

@@ -316,3 +316,29 @@ def test_an_epoch_is_told_once() -> None:
     display(Progress(phase="epoch", epoch=1, epochs=1, step=4, steps=4, train_loss=0.25, test_accuracy=0.75))
     display(Progress(phase="done", epoch=1, epochs=1, step=4, steps=4))
     assert stream.getvalue() == "epoch 1/1, loss 0.2500, test accuracy 75.00 %\n"
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
+    command = [sys.executable, "-m", "rpucluster", "plan", "digits", "--cluster", "laptop", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "rpucluster: error: standard output cannot be written: No space left on device\n",
+    )
+
+
+def test_ctrl_c_is_one_line_while_modules_are_imported_and_ends_nothing_at_exit() -> None:
+    code = """
+import atexit, signal, sys
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+atexit.register(lambda: (signal.raise_signal(signal.SIGINT), print("processes ended", file=sys.stderr)))
+from rpucluster.__main__ import start
+start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (cli.INTERRUPTED, "rpucluster: error: interrupted\nprocesses ended\n")

@@ -9,7 +9,17 @@ import pyarrow as pa
 import pytest
 
 from rpucluster.errors import RunDirectoryError, RunError
-from rpucluster.files import read_json, read_rows, read_text, schema, write_atomically, write_json, write_table
+from rpucluster.files import (
+    check_file,
+    check_folder,
+    read_json,
+    read_rows,
+    read_text,
+    schema,
+    write_atomically,
+    write_json,
+    write_table,
+)
 
 
 def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -91,3 +101,33 @@ def test_a_missing_text_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError) as caught:
         read_text(tmp_path / "job.toml")
     assert str(caught.value) == f"{tmp_path / 'job.toml'}: cannot be read: No such file or directory"
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path: Path) -> None:
+    """Where results are to be left is looked at before minutes are spent on them; nothing is made yet."""
+    (tmp_path / "file").write_text("x")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("job.toml", "cluster.toml"):
+        (run / name).write_text("")
+    for good in (tmp_path, tmp_path / "new" / "folder"):
+        check_folder(good)
+    for folder, told in (
+        (tmp_path / "file", "it is a file"),
+        (tmp_path / "file" / "more", "it is a file"),
+        (run, "is a run directory, whose files would be replaced"),
+    ):
+        with pytest.raises(RunDirectoryError, match=told):
+            check_folder(folder)
+    check_file(tmp_path / "new")
+    for path, told in (
+        (tmp_path, "it is a directory"),
+        (Path(), "it is a directory"),
+        (tmp_path / "none" / "x", "there is no directory"),
+        (tmp_path / "file" / "x", "there is no directory"),
+    ):
+        with pytest.raises(RunDirectoryError, match=told):
+            check_file(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
+    with pytest.raises(RunError, match="Is a directory"):
+        write_atomically(Path(), b"")

@@ -72,7 +72,15 @@ def test_what_cannot_be_run_leaves_no_directory(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(DataError, match=r"takes 128 samples a step but digits has 64 to train on"):
         coordinator.run(make_job(train={"minibatch": 128, "microbatch": 4}), make_cluster(), out=out)
+    assert not out.exists()
+
+
+def test_arrays_that_fit_nowhere_are_refused_before_a_step_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of a trillion weights have millions of operations, which take minutes."""
+    monkeypatch.setattr("rpucluster.coordinator.training.model", lambda *_: pytest.fail("a step was written down"))
     huge = make_job(model={"sizes": [64, 400_000, 400_000, 10]})
     with pytest.raises(CapacityError, match=r"need .* GiB of memory but this machine has"):
-        coordinator.run(huge, make_cluster(tile=8192, tiles=10_000), out=out)
-    assert not out.exists()
+        coordinator.run(huge, make_cluster(tile=8192, tiles=10_000), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rpucluster.cli.main import main
+from rpucluster.report.swept import short_names
 
 KEY = "network.axis.board.bandwidth"
 
@@ -73,3 +74,26 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, capsys
     (tmp_path / "file").write_text("")
     assert main(["project", "mlp_1b", "--cluster", "ring8", "--out", str(tmp_path / "file")]) != 0
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_the_table_of_two_sweeps_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """80 characters, with short names, values in their units, and what all rows share said once."""
+    sweeps = ["--sweep", f"{KEY}=10GB/s,1TB/s", "--sweep", "update.bit_length=10,20"]
+    assert main(["project", "mlp_1b", "--cluster", "ring8", *sweeps]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "weights 1.09 G, accelerators 8, TxPxD 4x2x1"
+    assert next(line for line in lines if "bit_length" in line).split()[:2] == ["bandwidth", "bit_length"]
+    assert [line.split()[:3] for line in lines if "B/s" in line] == [
+        [value, unit, bits] for value, unit in (("10", "GB/s"), ("1", "TB/s")) for bits in ("10", "20")
+    ]
+
+
+def test_names_of_swept_keys_are_as_short_as_tells_them_apart() -> None:
+    keys = ["network.axis.a.bandwidth", "network.axis.ba.bandwidth", "train.minibatch", "weights", "x.weights"]
+    assert list(short_names(keys).values()) == ["a.bandwidth", "ba.bandwidth", "minibatch", "weights", "x.weights"]
+
+
+def test_words_are_words_where_nothing_is_said(tmp_path: Path) -> None:
+    """So that files of several projections can be put together: all rows of this one are exact."""
+    assert main(["project", "mlp_1b", "--cluster", "ring8", "--out", str(tmp_path)]) == 0
+    assert pq.read_schema(tmp_path / "projection.parquet").field("why_not_exact").type == "string"

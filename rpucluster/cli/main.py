@@ -1,5 +1,6 @@
 """`main`: one command line, its exit code, and one line for what the user can mend."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from rpucluster.errors import RpuclusterError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Exit codes of a process that a signal ends, as shells report them."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # typer brings its own click in newer versions and uses the public one in older ones; its BadParameter is of
 # the family in both
@@ -54,9 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(interrupt) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # whoever read our output has gone; the interpreter must not try to flush to it once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
+    except OSError as error:
+        # files are written by functions that tell which; what is left is standard output
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        _drop_output()
+        return _fail(f"standard output cannot be written: {error.strerror}", 1)
     return 0
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -48,13 +48,17 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Show where a modelled step goes, its critical path, what holds it up and what would relieve it."""
-    from rpucluster.files import write_atomically
+    from rpucluster.files import check_file, check_folder, write_atomically
     from rpucluster.profile.step import profile as examine
     from rpucluster.profile.step import specs_of_run
     from rpucluster.report.profile_text import print_profile
     from rpucluster.timeline import NOTHING_COUNTED
     from rpucluster.trace import write_trace
 
+    if out is not None:
+        check_folder(out)
+    if html is not None:
+        check_file(html)
     if Path(target).is_dir():
         if cluster is not None or sets:
             raise ConfigError(f"{target} is a run, which has its own files; change their keys with --what-if")

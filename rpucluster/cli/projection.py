@@ -57,6 +57,7 @@ def project(
     as_json: AsJson = False,
 ) -> None:
     """Project a job onto machines and models of other sizes: step, energy, scaling and what holds it up."""
+    from rpucluster.files import check_folder
     from rpucluster.projection.rows import Projection
     from rpucluster.projection.rows import project as perform
     from rpucluster.projection.scaling import Scaling
@@ -64,6 +65,8 @@ def project(
     from rpucluster.report.projection_text import print_projection
 
     name = require_cluster(cluster)
+    if out is not None:
+        check_folder(out)
     projection = Projection(
         sweeps=tuple(parse_sweep(text) for text in sweep or ()),
         scaling=Scaling(degree=scale.value, weak=weak),
@@ -72,12 +75,12 @@ def project(
         whole=whole,
     )
     rows = perform(job, name, projection, sets or ())
+    units = {each.key: each.unit for each in projection.sweeps}
     if out is not None:
         from rpucluster.report.projection_page import write_projection
 
-        units = {each.key: each.unit for each in projection.sweeps}
         write_projection(out, f"{job} on {name}", rows, units, [f"--set {each}" for each in sets or ()])
     if as_json:
         print_json(rows)
     else:
-        print_projection(rows, [each.key for each in projection.sweeps], console(sys.stdout))
+        print_projection(rows, units, console(sys.stdout))

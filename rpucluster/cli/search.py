@@ -45,10 +45,13 @@ def search(
     """Look for the best way to spread a job over a cluster: every legal plan is bounded, the promising are timed."""
     the_job, the_cluster = load(job, cluster, sets or ())
 
+    from rpucluster.files import check_file
     from rpucluster.progress import counting
     from rpucluster.report.search import print_search, write_search
     from rpucluster.search.search import search as look
 
+    if out is not None:
+        check_file(out)
     kept = [word.strip() for word in keep.split(",")] if keep else []
     with counting("plans timed", console(sys.stderr), quiet=as_json) as step:
         found = look(the_job, the_cluster, by=by.value, keep=kept, replays=replays, budget_s=budget_s, progress=step)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from rpucluster.host_memory import check_memory, out_of_memory
 from rpucluster.job import Job
 from rpucluster.kernels import warm_up
 from rpucluster.modelled import Modelled, model
+from rpucluster.partitioner import partition
 from rpucluster.plan_report import describe
 from rpucluster.pool import LocalPool, Pool, RayPool, ray_session
 from rpucluster.run_summary import summary
@@ -77,13 +78,14 @@ def run(
     if tensorboard:
         require_tensorboardx()
     _require_arrays(job)
-    modelled = model(job, cluster)
+    plan = partition(job, cluster)
+    if address is None:  # a cluster is asked once it is known
+        check_memory(job, plan, executor)  # before steps of arrays that no machine holds are written down one by one
+    modelled = model(job, cluster, plan)
     data = load_data(job.data)
     check_against(job.network, data)
     _require_a_step(job, modelled, data)
-    if address is None:  # a cluster is asked once it is known
-        check_memory(job, modelled.plan, executor)
-    identity = experiment(job, cluster, modelled.plan, data)
+    identity = experiment(job, cluster, plan, data)
     start = Position()
     if resume is not None and not as_new:
         require_same(resume.checkpoint, identity, job)
@@ -105,7 +107,7 @@ def run(
             "job": write_toml(job),
             "cluster": write_toml(cluster),
             "experiment": identity,
-            "plan": plan_digest(modelled.plan),
+            "plan": plan_digest(plan),
         },
         began=began,
         earlier_wall_s=start.wall_s,

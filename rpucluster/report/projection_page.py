@@ -11,10 +11,12 @@ import pyarrow as pa
 from rpucluster.errors import RunError
 from rpucluster.files import write_atomically, write_table
 from rpucluster.report.page import header, note, page, section, table
-from rpucluster.report.projection_plots import MOST_BARS, MOST_CURVES, PARTS, draw, label_of
+from rpucluster.report.projection_plots import MOST_BARS, MOST_CURVES, PARTS, draw
+from rpucluster.report.swept import NOT_ENOUGH, enough, label_of
 from rpucluster.units import format_count, format_quantity
 
 _UNITS: Final = (("_B_per_s", "B/s"), ("_per_s", "1/s"), ("_s", "s"), ("_J", "J"), ("_bytes", "B"))
+_WORDS: Final = ("why_not_exact", "error")
 _LEADS: Final = {
     "scaling": "Both axes logarithmic; dots are the points of the sweep.",
     "breakdown": "The mean over the accelerators: what each does at every moment, or the first of these where several.",
@@ -45,7 +47,9 @@ def as_table(rows: Sequence[Row], units: Mapping[str, str | None]) -> pa.Table:
     """All rows with all their columns, None where a row has no such, and units in the metadata of the fields."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     found = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-    fields = [field.with_metadata({"unit": units.get(field.name) or _unit(field)}) for field in found.schema]
+    # a column of words in which nothing is said has the type of words all the same
+    kinds = [field.with_type(pa.string()) if field.name in _WORDS else field for field in found.schema]
+    fields = [field.with_metadata({"unit": units.get(field.name) or _unit(field)}) for field in kinds]
     return found.cast(pa.schema(fields))
 
 
@@ -69,6 +73,8 @@ def _page(
     if len(fitting) > MOST_BARS:
         remarks.append(f"drawings show the first {MOST_BARS} rows as bars, and {MOST_CURVES} curves at most")
     body = [header(heading, f"{len(fitting):,} rows; projection.parquet has them with all columns and units")]
+    if any(row.get("threshold") and row["threshold_B_per_s"] is None for row in fitting):
+        remarks.append(NOT_ENOUGH)
     if remarks:
         items = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)
         body.append(f'<section class="warnings"><h2>Worth knowing</h2><ul>{items}</ul></section>')
@@ -83,9 +89,10 @@ def _page(
 
 def _rows(rows: Sequence[Row], units: Mapping[str, str | None]) -> str:
     parts = [column for column in PARTS if any(column in row for row in rows)]
+    thresholds = any("threshold" in row for row in rows)
     heads = (
-        "point", ">weights", ">T x P x D", ">modelled step", ">samples/s", ">energy/step", ">training",
-        *(f">{PARTS[column][0]}" for column in parts),
+        "point", ">weights", ">accelerators", ">T x P x D", ">modelled step", ">samples/s", ">energy/step", ">training",
+        *((">enough bandwidth",) if thresholds else ()), *(f">{PARTS[column][0]}" for column in parts),
     )  # fmt: skip
     return table(heads, [tuple(map(escape, (*_cells(row, units), *_shares(row, parts)))) for row in rows])
 
@@ -94,11 +101,13 @@ def _cells(row: Row, units: Mapping[str, str | None]) -> tuple[str, ...]:
     return (
         label_of(row, units),
         format_count(row["weights"]),
+        f"{row['accelerators']:,}",
         f"{row['tensor']} x {row['pipeline']} x {row['data']}",
         format_quantity(row["modelled_step_s"], "time") + ("" if row["exact"] else " ~"),
         "-" if row["samples_per_s"] is None else format_count(row["samples_per_s"]),
         format_quantity(row["modelled_energy_J"], "energy"),
         "-" if row["modelled_train_s"] is None else format_quantity(row["modelled_train_s"], "time"),
+        *((enough(row["threshold_B_per_s"]),) if "threshold" in row else ()),
     )
 
 

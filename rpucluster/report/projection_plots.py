@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rpucluster.report.drawing import CURVES, LOOK, write_drawing
-from rpucluster.units import format_quantity
+from rpucluster.report.swept import label_of
 
 MOST_CURVES, MOST_BARS, MOST_TICKS = 8, 40, 6
 PARTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -46,11 +46,6 @@ def draw(folder: Path, rows: Sequence[Row], units: Mapping[str, str | None]) -> 
         if any(row.get("threshold_B_per_s") for row in rows):
             files += write_drawing(folder / "threshold", _threshold(rows, numeric, units))
     return files
-
-
-def label_of(row: Row, units: Mapping[str, str | None]) -> str:
-    """The swept values of a row in words."""
-    return ", ".join(f"{key.rsplit('.', 1)[-1]} {_value(row[key], unit)}" for key, unit in units.items()) or "the job"
 
 
 def _scaling(rows: Sequence[Row], key: str, units: Mapping[str, str | None]) -> Figure:
@@ -128,10 +123,3 @@ def _both_logarithmic(axis: Axes, key: str, unit: str | None, rows: Iterable[Row
         axis.set_xticks(values, [f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in values])
         axis.xaxis.minorticks_off()
     axis.set_xlabel(f"{key} ({unit})" if unit else key)
-
-
-def _value(value: Any, unit: str | None) -> str:
-    if unit == "B/s":
-        return format_quantity(value, "bandwidth")
-    text = f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{text} {unit}" if unit else text

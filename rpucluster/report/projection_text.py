@@ -6,59 +6,65 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from rpucluster.report.swept import NOT_ENOUGH, enough, format_swept, label_of, short_names
 from rpucluster.report.text import add_rows, new_table
 from rpucluster.units import format_count, format_quantity
 
-_ALWAYS = ("weights", "accelerators")
+Row = Mapping[str, Any]
 
 
-def print_projection(rows: Sequence[Mapping[str, Any]], swept: Sequence[str], console: Console) -> None:
-    """Print one line per point that fits, then what is wrong with the others and what is not exact."""
-    keys = [key for key in swept if key not in _ALWAYS]
+def print_projection(rows: Sequence[Row], units: Mapping[str, str | None], console: Console) -> None:
+    """Print one line per point that fits, then what is wrong with the others and what is not exact.
+
+    `units` are those of the swept keys, None for plain numbers and words.  What all rows share is said once, above.
+    """
     fitting = [row for row in rows if "error" not in row]
-    thresholds = any("threshold" in row for row in fitting)
-    heads = (
-        ">weights",
-        ">accele-\nrators",
-        ">TxPxD",
-        ">modelled\nstep",
-        ">samples\nper s",
-        ">energy\nper step",
-        ">exposed\ncomm.",
-    )
-    more = (">enough\nbandwidth",) if thresholds else ()
-    table = new_table(*(">" + key.replace(".", ".\n") for key in keys), *heads, *more, ">training")
+    columns, shared = _machine(fitting, units)
+    if shared:
+        console.print(Text(shared))
+    names = {key: name for key, name in short_names(units).items() if key not in ("weights", "accelerators")}
+    columns = {
+        **{names[key].replace(".", ".\n"): [format_swept(row[key], units[key]) for row in fitting] for key in names},
+        **columns,
+        **_step(fitting),
+    }
+    table = new_table(*(f">{head}" for head in columns))
     table.padding = (0, 1, 0, 0)  # so that the usual columns fit 80 characters
-    add_rows(
-        table,
-        (
-            (
-                *(_value(row[key]) for key in keys),
-                format_count(row["weights"]),
-                f"{row['accelerators']:,}",
-                f"{row['tensor']}x{row['pipeline']}x{row['data']}",
-                format_quantity(row["modelled_step_s"], "time") + ("" if row["exact"] else " ~"),
-                "-" if row["samples_per_s"] is None else format_count(row["samples_per_s"]),
-                format_quantity(row["modelled_energy_J"], "energy"),
-                f"{100 * row['communication_fraction']:.1f} %",
-                *((_enough(row["threshold_B_per_s"]),) if thresholds else ()),
-                "-" if row["modelled_train_s"] is None else format_quantity(row["modelled_train_s"], "time"),
-            )
-            for row in fitting
-        ),
-    )
+    add_rows(table, list(zip(*columns.values(), strict=True)))
     console.print(table)
+    if any(row.get("threshold") and row["threshold_B_per_s"] is None for row in fitting):
+        console.print(Text(NOT_ENOUGH))
     for why in dict.fromkeys(row["why_not_exact"] for row in fitting if not row["exact"]):
         console.print(Text(f"~ not known to be exact: {why}"))
     for row in rows:
         if "error" in row:
-            point = ", ".join(f"{key} = {_value(row[key])}" for key in swept)
-            console.print(Text(f"{point}: {row['error']}"))
+            console.print(Text(f"{label_of(row, units)}: {row['error']}"))
 
 
-def _value(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _machine(rows: Sequence[Row], units: Mapping[str, str | None]) -> tuple[dict[str, list[str]], str]:
+    """Columns that say what the network and the machine are, and in words those that are the same in many rows."""
+    found = {
+        "weights": [format_count(row["weights"]) for row in rows],
+        "accelerators": [f"{row['accelerators']:,}" for row in rows],
+        "TxPxD": [f"{row['tensor']}x{row['pipeline']}x{row['data']}" for row in rows],
+    }
+    alike = [name for name, cells in found.items() if len(rows) > 1 and len(set(cells)) == 1 and name not in units]
+    shared = ", ".join(f"{name} {found[name][0]}" for name in alike)
+    return {name.replace("accelerators", "accele-\nrators"): found[name] for name in found if name not in alike}, shared
 
 
-def _enough(bandwidth: float | None) -> str:
-    return "none" if bandwidth is None else format_quantity(bandwidth, "bandwidth")
+def _step(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Columns that say what a step takes, and the training."""
+    thresholds = any("threshold" in row for row in rows)
+    return {
+        "modelled\nstep": [
+            format_quantity(row["modelled_step_s"], "time") + ("" if row["exact"] else " ~") for row in rows
+        ],
+        "samples\nper s": ["-" if row["samples_per_s"] is None else format_count(row["samples_per_s"]) for row in rows],
+        "energy\nper step": [format_quantity(row["modelled_energy_J"], "energy") for row in rows],
+        "exposed\ncomm.": [f"{100 * row['communication_fraction']:.1f} %" for row in rows],
+        **({"enough\nbandwidth": [enough(row["threshold_B_per_s"]) for row in rows]} if thresholds else {}),
+        "training": [
+            "-" if row["modelled_train_s"] is None else format_quantity(row["modelled_train_s"], "time") for row in rows
+        ],
+    }
