@@ -223,7 +223,11 @@ def _attempt(
     setting.directory.write_epochs(loop.rows)
     setting.directory.write_summary(told)
     epochs = job.train.epochs
-    setting.report(Progress(phase="done", epoch=epochs, epochs=epochs, step=0, steps=setting.steps_per_epoch))
+    steps = setting.steps_per_epoch
+    last = {name: told[name] for name in ("train_loss", "test_accuracy", "samples_per_s", "modelled_step_s")}
+    setting.report(
+        Progress(phase="done", epoch=epochs, epochs=epochs, step=steps, steps=steps, left_wall_s=0.0, **last)
+    )
     return Run(directory=setting.directory, summary=told)
 
 
