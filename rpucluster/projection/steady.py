@@ -57,7 +57,8 @@ class Steady:
             ends = any(folding.replayed[-1] >= folding.last for folding, _ in series)
             if ends or self.worth * short > self.plan.pipeline * self._microbatches:
                 break
-            found = self._found([self._short(*each, cluster, price) for each in series], series)
+            whole = self._flushes_alone and self._delays(series[0][0], cluster, price)
+            found = self._found([self._short(*each, cluster, price, whole) for each in series], series)
             worse = best is not None and found.doubt > best[0].doubt
             if not worse:
                 best = found, series
@@ -101,13 +102,41 @@ class Steady:
         shortest = [each[0] for each in steps]
         return lengthened(fewer, more, shortest, (self._microbatches - one) / (other - one))
 
+    @property
+    def _flushes_alone(self) -> bool:
+        """Whether the flush of a stage is its own work: nothing is exchanged with replicas."""
+        return self.plan.data == 1 or self.job.parallel.data_sync == "average"
+
+    def _delays(self, folding: Folding, cluster: Cluster, price: Callable[[Op], Price]) -> bool:
+        """Whether a flush lengthens a step at least as much where there are more stages.
+
+        Each then holds up what goes back through it, by what its flush takes, however short the step: a share of the
+        flush would delay it by less than that share.  Else a flush is over sooner than the stages behind it.
+        """
+        ends = folding.replayed[0], folding.replayed[-1]
+        first, last = (
+            self._timed(step, folding, n, cluster, price, 1.0).modelled_s
+            - self._timed(step, folding, n, cluster, price, 0.0).modelled_s
+            for n, step in ((n, self._written(folding, n)) for n in ends)
+        )
+        return last > first * (1 - 1e-9)
+
     def _short(
-        self, folding: Folding, numbers: Sequence[int], cluster: Cluster, price: Callable[[Op], Price]
+        self, folding: Folding, numbers: Sequence[int], cluster: Cluster, price: Callable[[Op], Price], whole: bool
     ) -> list[Sums]:
-        """Short steps of a series; the longest is replayed while the next is written, which a second core does."""
+        """Short steps of a series, with a `whole` flush or one that goes with their length; the longest is replayed
+        while the next is written, which a second core does."""
+        # the same flush follows steps of fewer microbatches but as many stages
+        leads = folding.size(folding.last)[1] == self._microbatches
+
+        def share(stages: int, microbatches: int) -> float:
+            return 1.0 if whole else microbatches / self._microbatches if leads else stages / self.plan.pipeline
+
         with ThreadPoolExecutor(1) as worker:
             found = [
-                worker.submit(self._timed, self._written(folding, n), folding, n, cluster, price)
+                worker.submit(
+                    self._timed, self._written(folding, n), folding, n, cluster, price, share(*folding.size(n))
+                )
                 for n in reversed(numbers)
             ]
         return [each.result() for each in reversed(found)]
@@ -122,12 +151,14 @@ class Steady:
         return self.steps[key]
 
     def _timed(
-        self, step: Unrolled, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price]
+        self,
+        step: Unrolled,
+        folding: Folding,
+        number: int,
+        cluster: Cluster,
+        price: Callable[[Op], Price],
+        share: float,
     ) -> Sums:
-        # a flush goes with the length of the step; the same one with steps of fewer microbatches but as many stages
-        stages, microbatches = folding.size(number)
-        leads = folding.size(folding.last)[1] == self._microbatches
-        share = microbatches / self._microbatches if leads else stages / self.plan.pipeline
         # a sweep has many of them, so it pays to load compiled code
         return timed(step, folding.folded(number), cluster, self.symmetry, share, price, compiled=True)
 
