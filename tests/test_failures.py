@@ -206,3 +206,14 @@ def test_two_processes_do_not_write_into_one_run(tmp_path: Path) -> None:
     ):
         run(job, make_cluster(), executor="local", resume=source)
     assert source.directory.read_summary()["steps"] == 32
+
+
+def test_a_run_that_another_process_has_just_begun_is_not_called_one_without_a_checkpoint(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run", "run")
+    with (
+        directory.held(),
+        pytest.raises(RunDirectoryError, match="another process is writing into this run, which has no checkpoint yet"),
+    ):
+        find(directory.path)
+    with pytest.raises(RunDirectoryError, match="there is no checkpoint"):
+        find(directory.path)

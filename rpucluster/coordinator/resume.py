@@ -15,6 +15,7 @@ from rpucluster.config import SpecT, apply_override, validated
 from rpucluster.coordinator.experiment import differs, plan_digest
 from rpucluster.coordinator.position import Position
 from rpucluster.errors import ConfigError, RunDirectoryError
+from rpucluster.files import is_held
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 from rpucluster.runlog import RunDirectory
@@ -58,6 +59,7 @@ def find(path: Path) -> Source:
     """The newest checkpoint of a run, or the one of that path.
 
     Raises `RunDirectoryError` where there is none, or it is damaged; the message then offers the newest that is not.
+    Where a run has none yet since another process is at its start, the message says so.
     """
     if (path / MANIFEST).exists():
         return Source(directory=RunDirectory(path.parent.parent), checkpoint=open_checkpoint(path))
@@ -67,6 +69,11 @@ def find(path: Path) -> Source:
             raise RunDirectoryError(f"{path.parent.parent} has no checkpoint {path.name}; it has {there}")
         raise RunDirectoryError(f"there is no run directory {path}")
     directory = RunDirectory(path)
+    if not complete(directory.checkpoints) and is_held(path):
+        raise RunDirectoryError(
+            f"{path}: another process is writing into this run, which has no checkpoint yet; rpucluster watch {path} "
+            f"shows how far it is"
+        )
     return Source(directory=directory, checkpoint=newest(directory.checkpoints))
 
 

@@ -108,7 +108,7 @@ def _layers(plan: Mapping[str, Any]) -> Table:
         (
             (
                 la["name"],
-                f"{la['rows']} x {la['cols']}",
+                (f"{la['arrays']} of " if la["arrays"] > 1 else "") + f"{la['rows']} x {la['cols']}",
                 count(la["weights"]),
                 la["split"],
                 str(la["stage"]),
