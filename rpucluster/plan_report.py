@@ -94,6 +94,7 @@ def describe(
                 "stage": shard.stage,
                 "tensor_rank": shard.tensor_rank,
                 "accelerator": shard.accelerator,
+                "arrays": shard.block.arrays,
                 "tile_rows": list(shard.block.tile_rows),
                 "tile_cols": list(shard.block.tile_cols),
                 "rows": list(shard.block.rows),

@@ -87,7 +87,7 @@ def plan(name: str = "dense1") -> dict[str, Any]:
         {
             "layer": layer, "name": names[layer], "replica": 0, "stage": stage, "tensor_rank": rank,
             "accelerator": 2 * stage + rank, "tile_rows": [rank * rows // 2 // TILE, (rank + 1) * rows // 2 // TILE],
-            "tile_cols": [0, 5], "rows": [rank * rows // 2, (rank + 1) * rows // 2], "cols": [0, cols],
+            "arrays": 1, "tile_cols": [0, 5], "rows": [rank * rows // 2, (rank + 1) * rows // 2], "cols": [0, cols],
             "tiles": rows // 2 // TILE * 5, "weights": rows // 2 * cols,
         }
         for layer, (_, rows, cols, stage) in enumerate(LAYERS)
@@ -109,7 +109,8 @@ def plan(name: str = "dense1") -> dict[str, Any]:
         "why_not_exact": None,
         "layers": [
             {
-                "layer": layer, "name": names[layer], "rows": rows, "cols": cols, "weights": rows * cols,
+                "layer": layer, "name": names[layer], "arrays": 1, "rows": rows, "cols": cols,
+                "weights": rows * cols,
                 "split": "output", "stage": stage, "chunk": 0, "tile_grid": [rows // TILE, 5],
                 "tiles": rows // TILE * 5, "ranks": 2,
             }

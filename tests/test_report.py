@@ -363,5 +363,14 @@ def test_long_tables_say_how_much_they_leave_out() -> None:
     assert "~ not known to be exact: short steps" in printed(print_plan, plan)
 
 
+def test_a_layer_of_several_arrays_says_how_many() -> None:
+    plan = run_fixtures.plan()
+    plan["layers"][0]["arrays"], plan["shards"][0]["arrays"] = 8, 2
+    rows, cols = plan["layers"][0]["rows"], plan["layers"][0]["cols"]
+    shown = printed(print_plan, plan, width=140)
+    assert f"8 of {rows} x {cols}" in shown  # of the layer
+    assert shown.count("2 of dense1[") == 1  # of the one accelerator
+
+
 def test_names_are_not_taken_for_markup() -> None:
     assert "[red]dense[/red]" in printed(print_plan, run_fixtures.plan("[red]dense[/red]"), width=140)

@@ -108,7 +108,7 @@ def _layers(plan: Mapping[str, Any]) -> Table:
         (
             (
                 la["name"],
-                (f"{la['arrays']} of " if la["arrays"] > 1 else "") + f"{la['rows']} x {la['cols']}",
+                f"{_several(la)}{la['rows']} x {la['cols']}",
                 count(la["weights"]),
                 la["split"],
                 str(la["stage"]),
@@ -122,11 +122,17 @@ def _layers(plan: Mapping[str, Any]) -> Table:
     return table
 
 
+def _several(of: Mapping[str, Any]) -> str:
+    """How many arrays of a shape there are, where a layer has more than one: experts, groups of a convolution."""
+    return f"{of['arrays']} of " if of["arrays"] > 1 else ""
+
+
 def _accelerators(plan: Mapping[str, Any]) -> Table:
     holds: dict[int, list[str]] = {}
     for shard in plan["shards"]:
         (top, bottom), (left, right) = shard["rows"], shard["cols"]
-        holds.setdefault(shard["accelerator"], []).append(f"{shard['name']}[{top}:{bottom},{left}:{right}]")
+        held = f"{_several(shard)}{shard['name']}[{top}:{bottom},{left}:{right}]"
+        holds.setdefault(shard["accelerator"], []).append(held)
     table = new_table(">accelerator", "rep./stage/rank", "holds [rows, columns]", ">tiles", ">full", ">weights")
     add_rows(
         table,
