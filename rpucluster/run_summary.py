@@ -22,7 +22,7 @@ class WallTimes:
     """Where the host's time went, in seconds."""
 
     start_wall_s: float = 0.0
-    """Until the first step."""
+    """Until the first step; after a restart also since the checkpoint gone back to, whose steps are done again."""
     executor_start_wall_s: float = 0.0
     """Of it, until the accelerators stood ready."""
     train_wall_s: float = 0.0

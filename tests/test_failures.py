@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -206,6 +207,23 @@ def test_two_processes_do_not_write_into_one_run(tmp_path: Path) -> None:
     ):
         run(job, make_cluster(), executor="local", resume=source)
     assert source.directory.read_summary()["steps"] == 32
+
+
+def test_the_parts_of_the_wall_time_are_no_more_than_the_whole_after_a_restart(tmp_path: Path) -> None:
+    """Epochs before the checkpoint gone back to are training, so they are not counted as starting once more."""
+    lost: list[str] = []
+
+    def slow(now: Progress) -> None:
+        if now.phase == "epoch":
+            time.sleep(0.2)
+        if now.phase == "epoch" and now.epoch == 3 and not lost:
+            lost.append("accelerator 0")
+            raise AcceleratorLostError("accelerator 0 was lost")
+
+    found = run(job_with(), make_cluster(), executor="local", out=tmp_path / "run", progress=slow).summary
+    parts = [found[f"{part}_wall_s"] for part in ("start", "train", "evaluate", "checkpoint")]
+    assert lost
+    assert sum(parts) <= found["wall_s"]
 
 
 def test_a_run_that_another_process_has_just_begun_is_not_called_one_without_a_checkpoint(tmp_path: Path) -> None:

@@ -202,8 +202,9 @@ def _attempt(
             pool.take_weights(source.files, replicas)
         elif source is not None:
             pool.restore(source.files, counters_for(modelled.plan, source))
-        loop.times.executor_start_wall_s = ready - warmed
-        loop.times.start_wall_s = time.perf_counter() - setting.began
+        since = setting.began + start.wall_s - setting.earlier_wall_s  # when this process stood where it starts from
+        loop.times.executor_start_wall_s += ready - warmed
+        loop.times.start_wall_s += time.perf_counter() - since
         loop.train()
         told = summary(
             job,
