@@ -17,8 +17,8 @@ from rpucluster.cluster import Cluster
 from rpucluster.errors import InputError
 from rpucluster.program import Program
 from rpucluster.timeline import events
-from rpucluster.timeline.compiled import compiled_play
 from rpucluster.timeline.link_demands import demands_on_links
+from rpucluster.timeline.machine_code import compiled_play
 from rpucluster.timeline.order import Arranged, Order, arrange
 from rpucluster.timeline.prices import NOTHING_COUNTED, Counted, Price, price_of
 from rpucluster.timeline.state import START, Demands, Machine, State
@@ -26,7 +26,7 @@ from rpucluster.timeline.timeline import REASONS, Timeline
 
 _Columns = TypeVar("_Columns", Order, Demands, Machine)
 INTERPRETED_OPERATIONS = 20_000
-"""Programs of more are replayed by compiled code, with the same results; loading it takes half a second."""
+"""Programs of more are replayed by compiled code, with the same results."""
 
 
 def replay(
@@ -84,7 +84,7 @@ def play(
         compiled = work > INTERPRETED_OPERATIONS
     state = _state(order, machine, compiled)
     if compiled:
-        compiled_play()(order, demands, machine, state)
+        compiled_play(order, demands, machine, state)
     else:
         events.play(_lists(order), _lists(demands), _lists(machine), state)
     return state

@@ -1,13 +1,16 @@
-"""The event loop as compiled code: the functions that `rpucluster.timeline.events` plays with, unchanged."""
+"""The event loop as machine code: the functions that `rpucluster.timeline.events` plays with, unchanged."""
 
-from collections.abc import Callable
-from functools import cache
-from types import FunctionType
-from typing import Any
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Final
 
-from rpucluster.timeline import events, signals, state, transfers
+import numpy as np
 
-_IN_ORDER = (
+from rpucluster.timeline import events, order, signals, state, transfers
+
+_IN_ORDER: Final = (
     signals.push,
     signals.pop,
     signals.notify,
@@ -27,21 +30,57 @@ _IN_ORDER = (
     events.play,
 )
 """Each after those that it calls."""
+_MODULES: Final[tuple[ModuleType, ...]] = (state, signals, transfers, events)
+ARGUMENTS: Final = (order.Order, state.Demands, state.Machine, state.State)
+"""What `events.play` takes: named tuples of arrays."""
+NAME: Final = "rpucluster_play"
+"""Of the function in the machine code."""
+_ARRAY: Final = ", ptr, ptr, i64, i64, ptr, i64, i64"
+"""How an array of one dimension is passed: two objects, which may be null, elements, their bytes, and where they lie;
+elements and bytes again."""
 
 
-@cache
-def compiled_play() -> Callable[..., None]:
-    """`events.play` for arrays; compiled at the first call on a machine and kept on disk."""
-    from numba import njit  # takes half a second, which short programs need not wait for
+def fingerprint() -> str:
+    """What the machine code is made from: the functions and the versions of what compiles them."""
+    here = Path(__file__)
+    files = [here, *(here.with_name(f"{module.__name__.rpartition('.')[2]}.py") for module in (*_MODULES, order))]
+    texts = [path.read_text(encoding="utf-8") for path in files] + [version("numba"), version("llvmlite")]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
+
+def compiled(dtypes: tuple[str, ...], machine: Any) -> bytes:
+    """The event loop for arrays of these types, in the order of the columns of `ARGUMENTS`, as an object file.
+
+    `machine` is llvmlite's target machine.  Takes some ten seconds.  Raises `RuntimeError` where Numba passes arrays in
+    another way than it is called here.
+    """
+    import llvmlite.binding as untyped_llvm
+    import numba as untyped_numba  # slow to load, and of no use once there is machine code
+
+    llvm: Any = untyped_llvm
+    numba: Any = untyped_numba
     # Nothing is allocated, and the caller keeps the arrays.  Counting references to them, some sixty at each call and
-    # at each return, took three quarters of a replay.
-    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
-    compile_it: Any = njit(**options)
+    # at each return, took three quarters of a replay.  What Python would call takes more than half of the time to
+    # compile.
+    compile_it = numba.njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
     # copies, so that the compiled functions call one another and the interpreted ones do too
-    space: dict[str, Any] = vars(state) | vars(signals) | vars(transfers) | vars(events)
+    space: dict[str, Any] = {}
+    for module in _MODULES:
+        space |= vars(module)
     for function in _IN_ORDER:
-        copy = FunctionType(function.__code__, space, function.__name__)
-        space[function.__name__] = compile_it(copy)
-    play: Callable[..., None] = space["play"]
-    return play
+        space[function.__name__] = compile_it(FunctionType(function.__code__, space, function.__name__))
+    left = iter(dtypes)
+    signature = tuple(
+        numba.types.NamedTuple([numba.typeof(np.empty(0, next(left))) for _ in columns._fields], columns)
+        for columns in ARGUMENTS
+    )
+    play = space["play"]
+    play.compile(signature)
+    module = llvm.parse_assembly(play.inspect_llvm(signature))
+    (found,) = (f for f in module.functions if not f.is_declaration and f.linkage.name == "external")
+    passed = f"i32 (ptr, ptr{_ARRAY * len(dtypes)})"
+    outside = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    if str(found.global_value_type) != passed or outside:
+        raise RuntimeError(f"Numba {version('numba')} compiles the event loop to what is not known here")
+    found.name = NAME
+    return bytes(machine.emit_object(module))
