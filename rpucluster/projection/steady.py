@@ -1,5 +1,6 @@
 """A long step from short ones: what repeats along a pipeline and over its microbatches is replayed a few times only."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -41,10 +42,10 @@ class Steady:
     steps: dict[tuple[int, ...], Unrolled] = field(default_factory=dict)
     """Likewise."""
 
-    def on(self, cluster: Cluster) -> tuple[Sums, str] | None:
+    def on(self, cluster: Cluster, deadline: float = math.inf) -> tuple[Sums, str] | None:
         """A step on a cluster, and how it was found; None where the short steps that were tried foresee no longer one.
 
-        Energies, bytes and operations are not extended but counted.
+        Energies, bytes and operations are not extended but counted.  Raises what `timed` raises.
         """
         price = prices_on(cluster)
         all_microbatches = self.job.train.minibatch // self.job.train.microbatch
@@ -54,7 +55,7 @@ class Steady:
             short = sum(stages * microbatches for stages, microbatches in sizes)
             if folding.replayed[-1] >= folding.last or self.worth * short > self.plan.pipeline * all_microbatches:
                 break
-            found = extended([self._short(folding, n, cluster, price) for n in folding.replayed], folding)
+            found = extended([self._short(folding, n, cluster, price, deadline) for n in folding.replayed], folding)
             worse = best is not None and found.doubt > best[0].doubt
             if not worse:
                 best = found, folding
@@ -69,7 +70,9 @@ class Steady:
         step = replace(found.step, energy_J=energy, link_bytes=cost.link_bytes, operations=cost.operations)
         return step, self._told(found, [folding.size(number) for number in folding.replayed], all_microbatches)
 
-    def _short(self, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price]) -> Sums:
+    def _short(
+        self, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price], deadline: float
+    ) -> Sums:
         stages, microbatches = folding.size(number)
         plan, key = folding.folded(number), (folding.cut, stages, microbatches)
         if key not in self.steps:
@@ -77,7 +80,7 @@ class Steady:
             self.steps[key] = step_of(self.scores[key], plan, self.job, microbatches)
         share = microbatches * self.job.train.microbatch / self.job.train.minibatch
         # a sweep has many of them, so it pays to load compiled code
-        return timed(self.steps[key], plan, cluster, self.symmetry, share, price, compiled=True)
+        return timed(self.steps[key], plan, cluster, self.symmetry, share, price, compiled=True, deadline=deadline)
 
     def _told(self, found: Extended, sizes: list[tuple[int, int]], microbatches: int) -> str:
         (p, m), (longest_p, longest_m) = sizes[0], sizes[-1]

@@ -1,6 +1,8 @@
 """One training step of a job on a cluster, however large: `estimate`."""
 
 import gc
+import math
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ SHORT_OPERATIONS = 300_000
 
 WHOLE_OPERATIONS = 5_000_000
 """Longer steps of representatives are replayed whole only when that is asked for: 500 bytes and 1 to 5 us for each."""
+QUICKEST_S = 1e-6
+"""Host seconds that an operation takes at least, of steps that are written down and replayed whole."""
 
 
 @contextmanager
@@ -78,21 +82,27 @@ class Prepared:
     average: Unrolled | None
     steps: dict[str, Unrolled]
     """The whole step, once it has been needed."""
+    about: int
+    """Roughly how many operations that has."""
 
     @_collecting_nothing()
-    def on(self, cluster: Cluster) -> Estimate:
-        """Time it."""
+    def on(self, cluster: Cluster, deadline: float = math.inf) -> Estimate:
+        """Time it.  Raises `TimeoutError` where that would not end before `time.perf_counter` comes to `deadline`."""
         reasons = [self.symmetry.why_not] if self.symmetry else []
-        found = self.steady.on(cluster) if self.steady else None
+        found = self.steady.on(cluster, deadline) if self.steady else None
         if found is None:
-            step = timed(self._whole(), self.plan, cluster, self.symmetry)
+            if time.perf_counter() + self.about * QUICKEST_S > deadline:
+                raise TimeoutError("a replay would take longer than it may")
+            step = timed(self._whole(), self.plan, cluster, self.symmetry, deadline=deadline)
         else:
             step, why_not = found
             reasons.append(why_not)
         return Estimate(
             plan=self.plan,
             step=step,
-            average=None if self.average is None else timed(self.average, self.plan, cluster, self.symmetry),
+            average=None
+            if self.average is None
+            else timed(self.average, self.plan, cluster, self.symmetry, deadline=deadline),
             why_not_exact="; ".join(why for why in reasons if why is not None) or None,
         )
 
@@ -123,11 +133,12 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
     average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
     steady = None
-    if symmetry is not None and not whole:
-        about = _about(plan, job, symmetry.written)
-        if about > SHORT_OPERATIONS:
-            steady = Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
-    return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={})
+    about = (
+        plan.data * _about(plan, job, range(plan.tensor)) if symmetry is None else _about(plan, job, symmetry.written)
+    )
+    if symmetry is not None and not whole and about > SHORT_OPERATIONS:
+        steady = Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
+    return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={}, about=about)
 
 
 def buffers_of(plan: Plan, job: Job, symmetry: Symmetry | None) -> tuple[BufferUse, ...]:
@@ -137,12 +148,14 @@ def buffers_of(plan: Plan, job: Job, symmetry: Symmetry | None) -> tuple[BufferU
     return buffer_uses(lower(plan, job, written=symmetry.written if symmetry else None), plan, job)
 
 
-def estimate(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False) -> Estimate:
+def estimate(
+    job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False, deadline: float = math.inf
+) -> Estimate:
     """Plan a job, if there is no plan yet, and time one step on representative accelerators.
 
-    Raises what `partition` and `check_buffers` raise.
+    Raises what `partition` and `check_buffers` raise, and `TimeoutError` as `Prepared.on` does.
     """
-    return prepare(job, cluster, plan, whole=whole).on(cluster)
+    return prepare(job, cluster, plan, whole=whole).on(cluster, deadline)
 
 
 def microbatches_of(job: Job) -> int:
