@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_where_replays_take_too_long_shorter_ones_come_first(monkeypatch: pytest
     found = search(job, cluster, keep=["data"], budget_s=1e6)
     first = next(i for i, turns in enumerate(begun) if turns <= most)
     assert first >= 1
-    assert all(after <= before / 4 for before, after in zip(begun[:first], begun[1 : first + 1], strict=True))
+    assert all(after <= before / 4 for before, after in pairwise(begun[: first + 1]))
     # those that were given up may be better, as far as anybody knows
     assert found.fitting - found.bounded >= len(begun)
     assert found.unsettled_s is not None
