@@ -1,19 +1,19 @@
 """Two questions about workers on this machine: do two cores share a large job, and do many accelerators fit.
 
-    python benchmarks/pool_scale.py [recomputed] [stored] [many]
+    python benchmarks/pool_scale.py [--side 4096] [recomputed] [stored] [many]
 
-`recomputed`, `stored`: a layer of 4096 x 4096 cells in tiles of 2048 on one accelerator and on two, each a worker with
-one thread, and half of it in each of two processes that know nothing of each other, to see what else two cores of this
-machine do to each other; seconds per step in turns, so that a busy machine hits all alike.  Recomputed tolerances make
-it a matter of computing, stored ones of moving 12 bytes per weight.
+`recomputed`, `stored`: a layer of 4096 x 4096 cells (`--side`) in tiles of 2048 on one accelerator and on two, each a
+worker with one thread, and half of it in each of two processes that know nothing of each other, to see what else two
+cores of this machine do to each other; seconds per step in turns, so that a busy machine hits all alike.  Recomputed
+tolerances make it a matter of computing, stored ones of moving 12 bytes per weight.
 `many`: the digits job, 4 x 2 x 8 = 64 accelerators; from the start of the process to the end of the first step, and the
 memory of all its processes (PSS: shared pages counted once).  Adds what it finds to pool_scale.json beside this file.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -32,6 +32,7 @@ from rpucluster.partitioner import partition
 from rpucluster.pool import LocalPool, Pool, RayPool
 
 TURNS, STEPS = 9, 6
+WHAT = ("recomputed", "stored", "many")
 
 
 class Trained:
@@ -59,32 +60,32 @@ def digits(**sets: Any) -> Job:
     return load_job("digits", ["data.nudge=0", *(f"{key.replace('__', '.')}={value}" for key, value in sets.items())])
 
 
-def the_layer(tolerances: str, tensor: int, outputs: int = 4096) -> tuple[Job, Cluster]:
-    """A job that is one large layer before all, `outputs` x 4096 cells, and its cluster."""
+def the_layer(tolerances: str, tensor: int, side: int, outputs: int) -> tuple[Job, Cluster]:
+    """A job that is one large layer before all, `outputs` x `side` cells, and its cluster."""
     cluster = load_cluster(
         "laptop", ["network.axis.board.size=2", "accelerator.tile_rows=2048", "accelerator.tile_cols=2048"]
     )
     job = digits(
-        model__sizes=f"[64, {outputs}, 4096, 10]", train__minibatch=32, train__microbatch=32, parallel__pipeline=1,
+        model__sizes=f"[64, {outputs}, {side}, 10]", train__minibatch=32, train__microbatch=32, parallel__pipeline=1,
         parallel__tensor=tensor, run__tolerances=f'"{tolerances}"', run__accelerators_per_worker=1,
     )  # fmt: skip
     return job, cluster
 
 
-def apart(tolerances: str, pipe: Any) -> None:
+def apart(tolerances: str, side: int, pipe: Any) -> None:
     """Half of the layer in a process of its own: trains whenever it is asked, and says how long that took."""
-    half = Trained(*the_layer(tolerances, 1, 2048), local=True)
+    half = Trained(*the_layer(tolerances, 1, side, side // 2), local=True)
     half.train(6)
     pipe.send(0.0)
     while pipe.recv():
         pipe.send(half.train(STEPS) / STEPS)
 
 
-def speedup(tolerances: str) -> dict[str, Any]:
+def speedup(tolerances: str, side: int) -> dict[str, Any]:
     """Two accelerators and two cores against one, and against two processes that have nothing to do with each other."""
     spawn = multiprocessing.get_context("spawn")
     pipes = [spawn.Pipe() for _ in range(2)]
-    halves = [spawn.Process(target=apart, args=(tolerances, end)) for _, end in pipes]
+    halves = [spawn.Process(target=apart, args=(tolerances, side, end)) for _, end in pipes]
     for half in halves:
         half.start()
     for pipe, _ in pipes:
@@ -95,11 +96,11 @@ def speedup(tolerances: str) -> dict[str, Any]:
             pipe.send(True)
         return max(pipe.recv() for pipe, _ in pipes)
 
-    one = Trained(*the_layer(tolerances, 1), local=True)
-    two = Trained(*the_layer(tolerances, 2))
+    one = Trained(*the_layer(tolerances, 1, side, side), local=True)
+    two = Trained(*the_layer(tolerances, 2, side, side))
     try:
-        for side in (one, two):
-            side.train(6)
+        for pool in (one, two):
+            pool.train(6)
         before = two.pool.spent()  # the first steps load kernels
         times = [[one.train(STEPS) / STEPS, two.train(STEPS) / STEPS, train_apart()] for _ in range(TURNS)]
         spent = [
@@ -107,13 +108,14 @@ def speedup(tolerances: str) -> dict[str, Any]:
             for now, early in zip(two.pool.spent(), before, strict=True)
         ]
     finally:
-        for side in (two, one):
-            side.pool.close()
+        for pool in (two, one):
+            pool.pool.close()
         for pipe, _ in pipes:
             pipe.send(False)
         for half in halves:
             half.join()
     return {
+        "side": side,
         "one_s": [turn[0] for turn in times],
         "two_s": [turn[1] for turn in times],
         "apart_s": [turn[2] for turn in times],
@@ -169,9 +171,12 @@ def pss() -> int:
 def main() -> None:
     path = Path(__file__).with_suffix(".json")
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name in sys.argv[1:] or ("recomputed", "stored", "many"):
-        measure = {"recomputed": lambda: speedup("recomputed"), "stored": lambda: speedup("stored"), "many": many}[name]
-        results.setdefault(name, []).append(measure())
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("what", nargs="*", choices=WHAT, default=list(WHAT))
+    asked = parser.parse_args()
+    for name in asked.what:
+        results.setdefault(name, []).append(many() if name == "many" else speedup(name, asked.side))
         print(name, json.dumps(results[name][-1]), flush=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -222,7 +222,7 @@ class Cluster(Spec):
         if not isinstance(self.chip, Accelerator):
             raise PlanError(
                 f'{self.name} has [accelerator] kind = "{self.chip.kind}", which has no tiles; name a cluster of RPUs '
-                f"here"
+                f"here, or use project or search, which take both"
             )
         return self.chip
 

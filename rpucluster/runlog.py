@@ -155,7 +155,10 @@ class RunDirectory:
         if "job.toml" in lacking:
             raise RunDirectoryError(f"{path} is not a run directory: it has no job.toml")
         if lacking:
-            raise RunDirectoryError(f"the run in {path} is not finished: it has no {', '.join(lacking)}")
+            raise RunDirectoryError(
+                f"the run in {path} is not finished: it has no {', '.join(lacking)}; rpucluster run --resume {path} "
+                f"goes on"
+            )
         digests = read_sealed(path / "checksums.json")
         for name in REQUIRED:
             if name != "checksums.json" and digests.get(name) != file_digest(path / name):

@@ -151,3 +151,12 @@ def test_after_the_last_epoch_there_is_nothing_left_to_end_but_an_exception_is_r
 def test_steps_below_one_are_refused() -> None:
     with pytest.raises(ConfigError, match="every_steps = 0 of the callbacks is below 1; write 1 or more"):
         Callbacks(every_steps=0)
+
+
+def test_places_may_be_strings_and_an_unknown_executor_is_told(tmp_path: Path) -> None:
+    first = rpucluster.run(JOB, make_cluster(), executor="local", out=str(tmp_path / "a"))
+    again = rpucluster.run(JOB, make_cluster(), executor="local", resume=str(tmp_path / "a"))
+    assert results(again.directory) == results(first.directory)
+    with pytest.raises(ConfigError, match=r"^executor = 'lokal': write 'ray' or 'local'$"):
+        rpucluster.run(JOB, make_cluster(), executor="lokal", out=tmp_path / "b")  # type: ignore[arg-type]
+    assert not (tmp_path / "b").exists()

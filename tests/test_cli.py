@@ -74,7 +74,10 @@ def fails(capsys: Captured, arguments: list[str], code: int) -> str:
 @pytest.mark.parametrize("command", ["run", "plan", "profile"])
 def test_what_has_no_tiles_is_refused(command: str, capsys: Captured) -> None:
     line = fails(capsys, [command, "digits", "--cluster", "a100_3072"], 2)
-    assert line.endswith('a100_3072 has [accelerator] kind = "gpu", which has no tiles; name a cluster of RPUs here')
+    assert line.endswith(
+        'a100_3072 has [accelerator] kind = "gpu", which has no tiles; name a cluster of RPUs here, or use '
+        "project or search, which take both"
+    )
 
 
 def test_cluster_missing(capsys: Captured) -> None:
@@ -223,7 +226,8 @@ def test_report_again(finished: RunDirectory, capsys: Captured) -> None:
 def test_an_unfinished_run_is_refused(finished: RunDirectory, capsys: Captured) -> None:
     (finished.path / "summary.json").unlink()
     assert fails(capsys, ["report", str(finished.path)], 2) == (
-        f"rpucluster: error: the run in {finished.path} is not finished: it has no summary.json"
+        f"rpucluster: error: the run in {finished.path} is not finished: it has no summary.json; "
+        f"rpucluster run --resume {finished.path} goes on"
     )
 
 

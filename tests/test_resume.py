@@ -196,3 +196,13 @@ def test_as_new_starts_from_the_weights_with_more_replicas(tmp_path: Path) -> No
     for (replica, layer), array in found.items():
         assert array.tobytes() == weights[0, layer].tobytes(), replica
     assert {replica for replica, _ in found} == {0, 1}
+
+
+def test_a_checkpoint_that_is_gone_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+    """The last two are kept, of 24 steps those after 20 and 24."""
+    run(job_of("plain", ONE), make_cluster(), executor="local", out=tmp_path / "run")
+    with pytest.raises(RunDirectoryError) as caught:
+        find(tmp_path / "run" / "checkpoint" / "step-000000000005")
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'} has no checkpoint step-000000000005; it has step-000000000024 and step-000000000020"
+    )

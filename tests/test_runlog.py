@@ -67,7 +67,9 @@ def test_only_a_finished_run_opens(tmp_path: Path) -> None:
         (run.path / name).unlink()
         with pytest.raises(RunDirectoryError) as caught:
             RunDirectory.open(run.path)
-        assert str(caught.value) == f"the run in {run.path} is not finished: it has no {name}"
+        assert str(caught.value) == (
+            f"the run in {run.path} is not finished: it has no {name}; rpucluster run --resume {run.path} goes on"
+        )
         (run.path / name).write_bytes(content)
 
 

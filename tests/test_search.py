@@ -177,6 +177,7 @@ def test_the_command_prints_a_table_or_json_and_leaves_parquet(
     steps = [row["modelled_step_s"] for row in told["rows"]]
     assert steps == sorted(steps)
     table = pq.read_table(path)
-    assert table.schema.field("modelled_step_s").metadata == {b"unit": b"s"}
+    units = {name: table.schema.field(name).metadata[b"unit"] for name in ("modelled_step_s", "link_bytes", "tiles")}
+    assert units == {"modelled_step_s": b"s", "link_bytes": b"B", "tiles": b"1"}
     assert main(["search", "digits", "--cluster", "laptop", "--keep", "replicas"]) == 2
     assert "--keep replicas: write tensor, pipeline, data" in capsys.readouterr().err

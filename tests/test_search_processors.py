@@ -217,6 +217,13 @@ def test_experts_over_replicas_are_refused() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ["search", "gpt_175b", "--cluster", "a100_3072", "--keep", "recompute,sequence_parallel,microbatch"]
+    assert main(command) == 0
+    words = capsys.readouterr().out.split()
+    # nothing is cut in a terminal of usual width
+    assert {"accele-", "schedule", "recompute", "modelled", "interleaved", "x6", "selective", "+seq"} <= set(words)
+
     monkeypatch.setenv("COLUMNS", "200")
     command = ["search", "mlp_1b", "--cluster", "a100_3072", "--set", "network.axis.rail.size=2"]
     assert main(command) == 0

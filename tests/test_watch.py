@@ -10,6 +10,7 @@ from rpucluster import cli
 from rpucluster.coordinator import Progress, read_status, run
 from rpucluster.errors import RunDirectoryError
 from rpucluster.files import is_held
+from rpucluster.runlog import RunDirectory
 from rpucluster.watch import watch
 from tests.specs import make_cluster, make_job
 
@@ -31,7 +32,9 @@ def test_the_status_is_what_the_run_has_just_told(tmp_path: Path) -> None:
 
     run(JOB, make_cluster(), executor="local", out=folder, progress=check)
     assert told == ["start", *["train", "epoch"] * 3, "done"]
-    assert read_status(folder).phase == "done"
+    last = read_status(folder)
+    assert (last.phase, last.step, last.left_wall_s) == ("done", last.steps, 0.0)
+    assert last.train_loss == RunDirectory.open(folder).read_summary()["train_loss"]
     assert not is_held(folder)
 
 

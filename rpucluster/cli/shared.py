@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped one.")]
 ClusterName = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="CLUSTER", help="A cluster file, or the name of a shipped one; required."),
+    typer.Option(
+        "--cluster",
+        metavar="CLUSTER",
+        help="A cluster file, or the name of a shipped one; needed unless a run is named.",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,

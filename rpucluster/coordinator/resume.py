@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from rpucluster.accelerator import Counters
-from rpucluster.checkpoint import MANIFEST, Checkpoint, newest, open_checkpoint
+from rpucluster.checkpoint import MANIFEST, Checkpoint, complete, newest, open_checkpoint
 from rpucluster.cluster import Cluster
 from rpucluster.config import SpecT, apply_override, validated
 from rpucluster.coordinator.experiment import differs, plan_digest
@@ -62,6 +62,9 @@ def find(path: Path) -> Source:
     if (path / MANIFEST).exists():
         return Source(directory=RunDirectory(path.parent.parent), checkpoint=open_checkpoint(path))
     if not path.is_dir():
+        if (kept := complete(path.parent)) and path.parent == RunDirectory(path.parent.parent).checkpoints:
+            there = " and ".join(folder.name for folder in kept)
+            raise RunDirectoryError(f"{path.parent.parent} has no checkpoint {path.name}; it has {there}")
         raise RunDirectoryError(f"there is no run directory {path}")
     directory = RunDirectory(path)
     return Source(directory=directory, checkpoint=newest(directory.checkpoints))

@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rpucluster import __version__
 from rpucluster.checkpoint import Checkpoint, newest_good
@@ -20,7 +20,7 @@ from rpucluster.coordinator.setting import Setting
 from rpucluster.coordinator.status import StatusFile
 from rpucluster.coordinator.tensorboard import Scalars, require_tensorboardx
 from rpucluster.data import Dataset, check_against, load_data
-from rpucluster.errors import AcceleratorLostError, DataError, PlanError
+from rpucluster.errors import AcceleratorLostError, ConfigError, DataError, PlanError
 from rpucluster.host_memory import check_memory, out_of_memory
 from rpucluster.job import Job
 from rpucluster.kernels import warm_up
@@ -51,11 +51,11 @@ def run(
     *,
     executor: Executor = "ray",
     address: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Report | None = None,
     callbacks: Callbacks | None = None,
     tensorboard: bool = False,
-    resume: Source | Path | None = None,
+    resume: Source | str | Path | None = None,
     as_new: bool = False,
 ) -> Run:
     """Train the job on the cluster and leave a run directory.
@@ -73,8 +73,10 @@ def run(
     Ctrl-C.
     """
     began = time.perf_counter()
-    if isinstance(resume, Path):
-        resume = find(resume)
+    if executor not in get_args(Executor):
+        raise ConfigError(f"executor = {executor!r}: write {' or '.join(map(repr, get_args(Executor)))}")
+    if isinstance(resume, str | Path):
+        resume = find(Path(resume))
     if tensorboard:
         require_tensorboardx()
     _require_arrays(job)
@@ -93,7 +95,7 @@ def run(
         start = resume.position.under(modelled, model(*before) if before != (job, cluster) else None)
         directory = RunDirectory.continued(resume.directory.path)
     else:
-        directory = RunDirectory.create(out, job.name)
+        directory = RunDirectory.create(None if out is None else Path(out), job.name)
     show: Report = progress if progress is not None else lambda _: None
     setting = Setting(
         job=job,
@@ -223,7 +225,11 @@ def _attempt(
     setting.directory.write_epochs(loop.rows)
     setting.directory.write_summary(told)
     epochs = job.train.epochs
-    setting.report(Progress(phase="done", epoch=epochs, epochs=epochs, step=0, steps=setting.steps_per_epoch))
+    steps = setting.steps_per_epoch
+    last = {name: told[name] for name in ("train_loss", "test_accuracy", "samples_per_s", "modelled_step_s")}
+    setting.report(
+        Progress(phase="done", epoch=epochs, epochs=epochs, step=steps, steps=steps, left_wall_s=0.0, **last)
+    )
     return Run(directory=setting.directory, summary=told)
 
 

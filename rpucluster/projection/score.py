@@ -1,8 +1,8 @@
 """A training step as a pattern: the operations of each turn once, and what they follow: `score_of`.
 
-The turns of a schedule repeat with every microbatch.  Two microbatches are lowered, by the functions that lower every
-program: the second shows what a turn takes from the turns of the same microbatch and what from the last turn before it
-(new weights, a gradient that is added up), the flush what it takes from every microbatch.
+The turns of a schedule repeat with every microbatch.  One is lowered, by the functions that lower every program, or
+two where a turn takes something from the last turn before it (new weights, a gradient that is added up): the second
+shows what that is and what is of the same microbatch, the flush what it takes from every microbatch.
 """
 
 from collections.abc import Collection
@@ -47,12 +47,14 @@ class Score:
     microbatches: int
 
 
-def score_of(plan: Plan, job: Job, ranks: Collection[int] | None = None, passed: int = 2) -> Score:
+def score_of(plan: Plan, job: Job, ranks: Collection[int] | None = None, passed: int | None = None) -> Score:
     """Write down one turn of each kind of the step that `lower` writes for the same arguments.
 
     What is left out: dependencies of an update on all but the last read of its shard, which the order of the shard's
-    own operations implies.  `passed` = 1 leaves out what a turn takes from those before it.
+    own operations implies.  `passed` = 1 leaves out what a turn takes from those before it, if it does.
     """
+    if passed is None:
+        passed = 2 if job.parallel.schedule == "async" or job.parallel.data_sync == "gradient" else 1
     recorder = _Recorder(plan, job, ranks, passed)
     draft = recorder.draft
     runs = [(s, k, plan.chunk_layers(s, k)) for k in range(plan.virtual_stages) for s in range(plan.pipeline)]

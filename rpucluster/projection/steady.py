@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from rpucluster.cluster import Cluster
@@ -55,7 +56,7 @@ class Steady:
             short = sum(stages * microbatches for stages, microbatches in sizes)
             if folding.replayed[-1] >= folding.last or self.worth * short > self.plan.pipeline * all_microbatches:
                 break
-            found = extended([self._short(folding, n, cluster, price, deadline) for n in folding.replayed], folding)
+            found = extended(self._short(folding, cluster, price, deadline), folding)
             worse = best is not None and found.doubt > best[0].doubt
             if not worse:
                 best = found, folding
@@ -70,17 +71,38 @@ class Steady:
         step = replace(found.step, energy_J=energy, link_bytes=cost.link_bytes, operations=cost.operations)
         return step, self._told(found, [folding.size(number) for number in folding.replayed], all_microbatches)
 
-    def _short(
-        self, folding: Folding, number: int, cluster: Cluster, price: Callable[[Op], Price], deadline: float
-    ) -> Sums:
+    def _short(self, folding: Folding, cluster: Cluster, price: Callable[[Op], Price], deadline: float) -> list[Sums]:
+        """The short steps of a series; the longest is replayed while the next is written, which a second core does."""
+        with ThreadPoolExecutor(1) as worker:
+            found = [
+                worker.submit(self._timed, self._written(folding, n), folding, n, cluster, price, deadline)
+                for n in reversed(folding.replayed)
+            ]
+        return [each.result() for each in reversed(found)]
+
+    def _written(self, folding: Folding, number: int) -> Unrolled:
         stages, microbatches = folding.size(number)
-        plan, key = folding.folded(number), (folding.cut, stages, microbatches)
+        key = folding.cut, stages, microbatches
         if key not in self.steps:
+            plan = folding.folded(number)
             self.scores[key] = score_of(plan, self.job, self.symmetry.written)
             self.steps[key] = step_of(self.scores[key], plan, self.job, microbatches)
-        share = microbatches * self.job.train.microbatch / self.job.train.minibatch
+        return self.steps[key]
+
+    def _timed(
+        self,
+        step: Unrolled,
+        folding: Folding,
+        number: int,
+        cluster: Cluster,
+        price: Callable[[Op], Price],
+        deadline: float,
+    ) -> Sums:
+        share = folding.size(number)[1] * self.job.train.microbatch / self.job.train.minibatch
         # a sweep has many of them, so it pays to load compiled code
-        return timed(self.steps[key], plan, cluster, self.symmetry, share, price, compiled=True, deadline=deadline)
+        return timed(
+            step, folding.folded(number), cluster, self.symmetry, share, price, compiled=True, deadline=deadline
+        )
 
     def _told(self, found: Extended, sizes: list[tuple[int, int]], microbatches: int) -> str:
         (p, m), (longest_p, longest_m) = sizes[0], sizes[-1]

@@ -29,7 +29,8 @@ def print_projection(rows: Sequence[Row], units: Mapping[str, str | None], conso
         **_step(fitting),
     }
     table = new_table(*(f">{head}" for head in columns))
-    table.padding = (0, 1, 0, 0)  # so that the usual columns fit 80 characters
+    # so that the usual columns fit 80 characters, and more of them too
+    table.padding = (0, 0 if len(columns) > 8 and console.width < 100 else 1, 0, 0)
     add_rows(table, list(zip(*columns.values(), strict=True)))
     console.print(table)
     if any(row.get("threshold") and row["threshold_B_per_s"] is None for row in fitting):

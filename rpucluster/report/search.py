@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
-from rpucluster.files import write_atomically
+from rpucluster.files import write_table
 from rpucluster.report.text import add_rows, new_table
 from rpucluster.search.found import Found, Search
 from rpucluster.search.space import Candidate
 from rpucluster.units import format_quantity
 
-_UNITS: Final = {"_s": "s", "_J": "J", "_per_s": "1/s"}
+_WORDS: Final = {"schedule": "interleaved", "recompute": "recompute"}
+"""The longest word below some headings."""
 
 
 def print_search(found: Search, top: int, console: Console) -> None:
@@ -24,7 +23,12 @@ def print_search(found: Search, top: int, console: Console) -> None:
         ">TxPxD", ">accele-\nrators", ">micro-\nbatch", "schedule", "recompute" if conventional else "data\nsync",
         "axes", ">modelled\nstep", ">energy\nper step", ">exposed\ncomm.",
     )  # fmt: skip
-    table.padding = (0, 1, 0, 0)  # so that it fits 80 characters
+    # so that it fits 80 characters, where words may go on a line of their own
+    table.padding = (0, 0 if console.width < 100 else 1, 0, 0)
+    for column in table.columns:
+        column.no_wrap = column.justify == "right"
+        if column.header in _WORDS:
+            column.min_width = len(_WORDS[column.header])
     add_rows(table, (_cells(each) for each in found.found[:top]))
     console.print(table)
     shared = (
@@ -71,7 +75,7 @@ def _cells(found: Found) -> tuple[str, ...]:
         f"{plan.accelerators:,}",
         f"{plan.microbatch}/{plan.minibatch}",
         plan.schedule + chunks,
-        f"{plan.recompute}{'+seq' * _shares(plan)}" if plan.recompute else row["data_sync"] or "-",
+        f"{plan.recompute}{' +seq' * _shares(plan)}" if plan.recompute else row["data_sync"] or "-",
         "".join(kind[0].upper() for kind in plan.placement),
         format_quantity(found.modelled_s, "time") + ("" if found.why_not_exact is None else " ~"),
         format_quantity(found.energy_J, "energy"),
@@ -85,12 +89,6 @@ def _shares(plan: Candidate) -> bool:
 
 def write_search(path: Path, found: Search) -> None:
     """Write all rows as Parquet, best first, with units in the metadata of the fields."""
-    table = pa.Table.from_pylist([each.row for each in found.found])
-    fields = [field.with_metadata({"unit": _unit(field.name)}) for field in table.schema]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.cast(pa.schema(fields)), sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    from rpucluster.report.projection_page import as_table
 
-
-def _unit(name: str) -> str:
-    return next((unit for ending, unit in reversed(_UNITS.items()) if name.endswith(ending)), "1")
+    write_table(path, as_table([each.row for each in found.found], {}))
