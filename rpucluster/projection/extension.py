@@ -8,6 +8,7 @@ largest, its length is a polynomial of the first degree; what is added up over a
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,8 +26,13 @@ class Extended:
     """How far the longest of the replayed steps is from what the others foresee, as a share of it."""
     of_parts: float
     """The same for what it consists of."""
-    bent: float
-    """By what share the step would be another if it went on along the parabola through the replayed ones."""
+    parabola_s: float
+    """How long the step would be if it went on along the parabola through the replayed ones."""
+
+    @property
+    def bent(self) -> float:
+        """By what share it would be another then."""
+        return abs(self.parabola_s / self.step.modelled_s - 1)
 
     @property
     def doubt(self) -> float:
@@ -51,7 +57,29 @@ def extended(steps: Sequence[Sums], folding: Folding) -> Extended:
         step=_sum(modelled_s, accelerators, seconds, steps[0]),
         agreement=float(max(abs(step), abs(bend))),
         of_parts=float(np.abs(parts).max()),
-        bent=abs(parabola_s / modelled_s - 1),
+        parabola_s=parabola_s,
+    )
+
+
+def lengthened(fewer: Extended, more: Extended, shortest: Sequence[Sums], times: float) -> Extended:
+    """A step of more microbatches along the line through two of fewer: `times` their distance from the first.
+
+    `shortest`: of fewer stages, with the microbatches of the two and as many more again, which tell how straight it is.
+    """
+
+    def along(one: float, other: float) -> float:
+        return one + times * (other - one)
+
+    first, second = _numbers(fewer.step), _numbers(more.step)
+    modelled_s, accelerators, *seconds = map(along, first, second)
+    slopes = [other.modelled_s - one.modelled_s for one, other in pairwise(shortest)]
+    # the first is about half as long as the second, and as far from it as from nothing
+    agreement = fewer.agreement + 2 * more.agreement + abs(slopes[1] / slopes[0] - 1)
+    return Extended(
+        step=_sum(modelled_s, accelerators, seconds, fewer.step),
+        agreement=agreement,
+        of_parts=fewer.of_parts + 2 * more.of_parts,
+        parabola_s=along(fewer.parabola_s, more.parabola_s),
     )
 
 

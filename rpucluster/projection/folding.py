@@ -17,7 +17,7 @@ from rpucluster.topology import Faults, Network
 
 FEWEST = 4
 """Alike stages, and microbatches, of the smallest plan that is tried at first (our choice)."""
-STEADY = 8.0
+STEADY = 8
 """Microbatches per stage beyond which more change nothing but the length (our choice)."""
 _WITHIN = 0.15  # how far small plans may be from the ratio of microbatches and stages
 _WIDEST = 4  # units that repeat, between neighbours in a series
@@ -102,8 +102,20 @@ class _Folded(Plan):
         return self.strides
 
 
+def leading_to(plan: Plan, microbatches: int) -> tuple[int, ...]:
+    """Of how many microbatches steps of all stages are looked at: as many as there are, or of very many per stage two
+    fewer numbers, from which a step grows along a line, and a third that the line is held to.
+
+    Stages that take turns with p microbatches on their way have a time per microbatch of c - k / p.  So steps grow
+    along a line with their microbatches, and along a series with as many of them per stage, but not along others.
+    """
+    if microbatches <= 2 * STEADY * plan.pipeline:
+        return (microbatches,)
+    return tuple(share * STEADY * plan.pipeline for share in (1, 2, 3))
+
+
 def foldings_of(plan: Plan, job: Job, cluster: Cluster, microbatches: int) -> Iterator[Folding]:
-    """Series that lead to a plan, from short beginnings to longer ones."""
+    """Series that lead to a plan with so many microbatches, from short beginnings to longer ones."""
     together = job.parallel.schedule == "interleaved"
     run = _run_alike(plan, _shift(plan, cluster, together))
     level = 1
@@ -126,7 +138,7 @@ def _series(
     first, last, unit = run
     more, whole = step * unit, plan.pipeline
     ratio = microbatches / whole
-    full = ratio if together and more else min(ratio, STEADY * level)
+    full = ratio if more and (together or ratio <= 3 * STEADY) else min(ratio, STEADY * level)
     least = whole - (last - first) + max(2 * unit, FEWEST * level) if more else whole
     for stages in range(least, whole + 1):
         wanted = full * stages
