@@ -5,7 +5,7 @@
 GPT-175B has 192 chips a replica (tensor 4 x pipeline 48), GPT-1T 1,024 (8 x 128), under GPipe; replicas share what
 they learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch.
 Steps are replayed whole, but for those of GPT-1T with more than 384 microbatches, which are extended from shorter ones
-where these agree, and may be a few percent off; one replica of it, 3,072 microbatches, is left out.  For 4,096 of
+where these agree; one replica of it, 3,072 microbatches, is left out.  For 4,096 of
 either there is a row with the best plan that `rpucluster search` finds besides.  MEGATRON_CSV has
 measured runs (columns as in benchmarks/against_megatron.py); without it those of an earlier run are kept.  `--draw`
 makes the figure from transformers.json without projecting anew.
