@@ -55,7 +55,7 @@ _ON_CHIP_BYTE = _HALF_OF_REST / (_TILE * 14 / 8)
 _PULSE_CELL = _READ_CELL / _PASS * 1e-9
 
 
-def _default_active_tiles(data: dict[str, Any]) -> int:
+def default_active_tiles(data: dict[str, Any]) -> int:
     return min(50, int(data["tiles"]))
 
 
@@ -84,7 +84,7 @@ class Accelerator(Spec):
     """Input lines of a tile.  S."""
     tiles: int = Field(100, ge=1)
     """Tiles on the chip.  S for 100 [NBF, on v1]; the count of the top design is not known (D: 50 or 100)."""
-    active_tiles: int = Field(default_factory=_default_active_tiles, ge=1)
+    active_tiles: int = Field(default_factory=default_active_tiles, ge=1)
     """Tiles that may work at once; an operation of more takes turns.  D: 50 give the paper's throughput."""
 
     layer_streaming: bool = False

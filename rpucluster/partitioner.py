@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from rpucluster.cluster import Cluster
-from rpucluster.errors import CapacityError, PlanError
+from rpucluster.errors import CapacityError
 from rpucluster.job import Job
 from rpucluster.model import Layer
 from rpucluster.plan import Block, LayerPlan, Plan, Range, Split, covers
+from rpucluster.proposals import Case, RefusedError, error_of
 from rpucluster.stages import balance
 
 
@@ -15,25 +16,45 @@ def partition(job: Job, cluster: Cluster) -> Plan:
     """Assign every tile of the job's network to an accelerator of the cluster.
 
     Raises `PlanError` where the parallel degrees do not suit the network or the cluster and `CapacityError`
-    where an accelerator would need more tiles than it has.
+    where an accelerator would need more tiles than it has; both say what would do.
     """
+    case = Case(job, cluster, cluster.accelerators)
+    try:
+        return _plan(*case)
+    except RefusedError as refusal:
+        raise error_of(refusal, case, _refused) from None
+
+
+def _refused(case: Case) -> RefusedError | None:
+    try:
+        _plan(*case)
+    except RefusedError as refusal:
+        return refusal
+    return None
+
+
+def _plan(job: Job, cluster: Cluster, accelerators: int) -> Plan:
+    """Raises `RefusedError`."""
     parallel, chip = job.parallel, cluster.accelerator
     layers = job.network.layers
     wanted = parallel.tensor * parallel.pipeline * parallel.data
-    if wanted > cluster.accelerators:
-        raise PlanError(
+    if wanted > accelerators:
+        raise RefusedError(
             f"[parallel] tensor {parallel.tensor} x pipeline {parallel.pipeline} x data {parallel.data} takes "
-            f"{wanted} accelerators but {cluster.name} has {cluster.accelerators}; lower one of them or raise "
-            f"[network.axis] size"
+            f"{wanted} accelerators but {cluster.name} has {accelerators}",
+            lower=("tensor", "pipeline", "data"),
+            accelerators=wanted,
+            otherwise="lower two of them, and raise a [network.axis] size",
         )
     _check_pipeline(job, len(layers))
     _check_experts(job)
     grids = [(_ceil(la.rows, chip.tile_rows), _ceil(la.cols, chip.tile_cols)) for la in layers]
     if parallel.tensor > 1 and all(grid == (1, 1) or la.recurrent for la, grid in zip(layers, grids, strict=True)):
-        raise PlanError(
+        raise RefusedError(
             f"[parallel] tensor = {parallel.tensor} but every layer fits one {chip.tile_rows} x "
-            f"{chip.tile_cols} tile or is recurrent, so none can be split; write 1 or lower [accelerator] tile_rows "
-            f"and tile_cols"
+            f"{chip.tile_cols} tile or is recurrent, so none can be split",
+            lower=("tensor",),
+            otherwise="write tensor = 1 or lower [accelerator] tile_rows and tile_cols",
         )
     plan = Plan(
         layers=cut(job, cluster, balance(layers, job, cluster)),
@@ -46,7 +67,7 @@ def partition(job: Job, cluster: Cluster) -> Plan:
         tile_rows=chip.tile_rows,
         tile_cols=chip.tile_cols,
         tiles_available=chip.tiles,
-        accelerators_available=cluster.accelerators,
+        accelerators_available=accelerators,
     )
     _check_capacity(plan, cluster)
     return plan
@@ -64,22 +85,33 @@ def _check_pipeline(job: Job, layers: int) -> None:
     parallel, train = job.parallel, job.train
     if parallel.schedule != "interleaved":
         if parallel.pipeline > layers:
-            raise PlanError(
-                f"[parallel] pipeline = {parallel.pipeline} but the network has {layers} layers; write at most {layers}"
+            raise RefusedError(
+                f"[parallel] pipeline = {parallel.pipeline} but the network has {layers} layers",
+                lower=("pipeline",),
+                otherwise=f"write pipeline = {layers} or less",
             )
         return
     runs = parallel.pipeline * parallel.virtual_stages
     if runs > layers:
-        raise PlanError(
+        raise RefusedError(
             f"[parallel] pipeline {parallel.pipeline} x virtual_stages {parallel.virtual_stages} takes {runs} layers "
-            f"but the network has {layers}; lower one of them"
+            f"but the network has {layers}",
+            lower=("pipeline", "virtual_stages"),
+            otherwise="lower both of them",
         )
     microbatches = train.minibatch // train.microbatch
     if microbatches % parallel.pipeline:
-        raise PlanError(
+        step = train.microbatch * parallel.pipeline
+        sizes = [size for size in range(train.minibatch, 0, -1) if train.minibatch % (size * parallel.pipeline) == 0]
+        raise RefusedError(
             f"[train] minibatch {train.minibatch} in microbatches of {train.microbatch} are {microbatches}, which "
-            f'[parallel] schedule = "interleaved" needs to be a multiple of pipeline = {parallel.pipeline}; change '
-            f"minibatch or microbatch"
+            f'[parallel] schedule = "interleaved" needs to be a multiple of pipeline = {parallel.pipeline}',
+            lower=("pipeline",),
+            train=[
+                *(("microbatch", size) for size in sizes),
+                ("minibatch", _ceil(train.minibatch, step) * step),
+            ],
+            otherwise="change minibatch or microbatch",
         )
 
 
@@ -88,32 +120,42 @@ def _check_experts(job: Job) -> None:
     if expert == 1:
         return
     if job.parallel.data % expert:
-        raise PlanError(
-            f"[parallel] expert = {expert} replicas share experts but data = {job.parallel.data} is no multiple of it; "
-            f"change one of them"
+        raise RefusedError(
+            f"[parallel] expert = {expert} replicas share experts but data = {job.parallel.data} is no multiple of it",
+            lower=("expert", "data"),
+            otherwise="change one of them",
         )
     mixtures = [layer for layer in job.network.layers if layer.routed is not None]
     if not mixtures:
-        raise PlanError(f"[parallel] expert = {expert} but no layer has experts; write 1")
+        raise RefusedError(
+            f"[parallel] expert = {expert} but no layer has experts", lower=("expert",), otherwise="write expert = 1"
+        )
     for layer in mixtures:
         if layer.arrays % expert:
-            raise PlanError(
-                f"[parallel] expert = {expert} does not divide the {layer.arrays} experts of {layer.name}; write a "
-                f"divisor"
+            raise RefusedError(
+                f"[parallel] expert = {expert} does not divide the {layer.arrays} experts of {layer.name}",
+                lower=("expert",),
+                otherwise="write a divisor",
             )
 
 
 def _check_capacity(plan: Plan, cluster: Cluster) -> None:
-    for stage in range(plan.pipeline):
-        layers = plan.stage_layers(stage)
-        for rank in range(plan.tensor):
-            blocks = [layer.blocks[rank] for layer in layers]
-            needed = sum(block.tiles for block in blocks if block is not None)
-            if needed > plan.tiles_available:
-                raise CapacityError(
-                    f"stage {stage} needs {needed:,} tiles on one accelerator but an accelerator of {cluster.name} "
-                    f"has {plan.tiles_available:,}; raise [parallel] tensor or pipeline, or [accelerator] tiles"
-                )
+    needed = [
+        (sum(block.tiles for layer in layers if (block := layer.blocks[rank]) is not None), -stage)
+        for stage in range(plan.pipeline)
+        if (layers := plan.stage_layers(stage))
+        for rank in range(plan.tensor)
+    ]
+    most, stage = max(needed)
+    if most > plan.tiles_available:
+        raise RefusedError(
+            f"stage {-stage} needs {most:,} tiles on one accelerator but an accelerator of {cluster.name} has "
+            f"{plan.tiles_available:,}",
+            higher=("tensor", "pipeline"),
+            tiles=most,
+            otherwise="raise [parallel] tensor and pipeline, or [accelerator] tiles",
+            kind=CapacityError,
+        )
 
 
 def _candidates(

@@ -40,6 +40,7 @@ FLOORS = {
     "plan": 6,
     "conventional": 6,
     "stages": 6,
+    "proposals": 6,
     "partitioner": 7,
     "collective_table": 6,
     "program": 7,

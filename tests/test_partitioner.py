@@ -124,12 +124,12 @@ def test_what_does_not_fit_says_what_is_needed_and_which_key_helps() -> None:
     with pytest.raises(CapacityError) as error:
         partition(make_job(), make_cluster(4, tiles=40, active_tiles=40))
     assert str(error.value) == (
-        "stage 0 needs 45 tiles on one accelerator but an accelerator of small has 40; raise [parallel] tensor or "
-        "pipeline, or [accelerator] tiles"
+        "stage 0 needs 45 tiles on one accelerator but an accelerator of small has 40; write parallel.tensor = 2, "
+        "parallel.pipeline = 2 or accelerator.tiles = 45"
     )
     with pytest.raises(PlanError, match=r"tensor 2 x pipeline 2 x data 2 takes 8 accelerators but small has 4"):
         partition(make_job(parallel={"tensor": 2, "pipeline": 2, "data": 2}), make_cluster(4))
-    with pytest.raises(PlanError, match=r"pipeline = 4 but the network has 3 layers; write at most 3"):
+    with pytest.raises(PlanError, match=r"pipeline = 4 but the network has 3 layers; write parallel.pipeline = 3"):
         partition(make_job(parallel={"pipeline": 4}), make_cluster(4))
     with pytest.raises(PlanError, match=r"tensor = 2 but every layer fits one 256 x 256 tile"):
         partition(make_job(parallel={"tensor": 2}), make_cluster(4, tile=256))

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +11,14 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from rpucluster.cluster import CLUSTER_TABLES, load_cluster
+from rpucluster.config import split_overrides
 from rpucluster.errors import InputError
+from rpucluster.job import JOB_TABLES, load_job
 from rpucluster.projection.rows import Projection, project
 from rpucluster.report.drawing import LOOK
+from rpucluster.search.search import BUDGET_S, search
+from rpucluster.search.space import Kept
 
 HERE: Final = Path(__file__).parent
 IMAGES: Final = HERE.parent.parent / "docs/images"
@@ -46,6 +51,25 @@ def row(
         found = {"error": str(error)}
     print(" ".join(command), found.get("modelled_step_s", found.get("error")), file=sys.stderr, flush=True)
     return {**told, "command": " ".join(command), **{key: found[key] for key in _KEPT if key in found}}
+
+
+def best_plan(
+    job: str, cluster: str, /, *sets: str, keep: Collection[Kept] = (), budget_s: float = BUDGET_S
+) -> tuple[str, ...]:
+    """The keys, with `sets` among them, of the best plan that a search finds for a job on a cluster."""
+    there = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})
+    found = search(load_job(job, there["job"]), load_cluster(cluster, there["cluster"]), keep=keep, budget_s=budget_s)
+    plan = found.found[0].candidate
+    print(job, cluster, plan, f"gap {found.gap:.1%}", file=sys.stderr, flush=True)
+    options = ["tensor", "pipeline", "data", "virtual_stages", "schedule"] + ["data_sync"] * (plan.recompute is None)
+    chosen = {f"parallel.{key}": getattr(plan, key) for key in options}
+    chosen |= {"train.minibatch": plan.minibatch, "train.microbatch": plan.microbatch}
+    chosen["parallel.placement"] = "[" + ",".join(f'"{axis}"' for axis in plan.placement) + "]"
+    if plan.recompute is not None:
+        chosen["conventional.recompute"] = plan.recompute
+        chosen["conventional.sequence_parallel"] = str(plan.sequence_parallel).lower()
+    others = [each for each in sets if each.partition("=")[0] not in chosen]
+    return (*others, *(f"{key}={value}" for key, value in chosen.items()))
 
 
 def keep(script: str, found: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

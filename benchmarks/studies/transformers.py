@@ -5,7 +5,8 @@
 GPT-175B has 192 chips a replica (tensor 4 x pipeline 48), GPT-1T 1,024 (8 x 128), under GPipe; replicas share what
 they learn by factors, or by averages every 64 steps.  A cluster uses as many replicas as fit and divide the batch.
 Steps are replayed whole, but for those of GPT-1T with more than 384 microbatches, which are extended from shorter ones
-where these agree, and may be a few percent off; one replica of it, 3,072 microbatches, is left out.  MEGATRON_CSV has
+where these agree; one replica of it, 3,072 microbatches, is left out.  For 4,096 of
+either there is a row with the best plan that `rpucluster search` finds besides.  MEGATRON_CSV has
 measured runs (columns as in benchmarks/against_megatron.py); without it those of an earlier run are kept.  `--draw`
 makes the figure from transformers.json without projecting anew.
 """
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import BLUE, GREY, ORANGE, PARTS, RED, arrays, keep, kept, parts, row, style, write
+from common import BLUE, GREY, ORANGE, PARTS, RED, arrays, best_plan, keep, kept, parts, row, style, write
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -41,6 +42,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "params": "1008.0",
     },
 }
+SEARCH_S = 60.0
+"""Host seconds for the best plan on RPUs."""
 DIGITAL: dict[str, tuple[int, ...]] = {"gpt_175b": (4, 16, 64), "gpt_1t": (16,)}
 """How many times the paper's digital units a chip has, in the study of what holds a step up."""
 
@@ -62,6 +65,17 @@ def rpu(job: str, chips: int, sync: str, *more: str, **told: Any) -> dict[str, A
     whole = net["batch"] // data <= net["most"]
     return row(job, "rpu_pod_4096", *sets, whole=whole, job=job, chips=chips, machine="RPU", data_sync=sync,
                **told)  # fmt: skip
+
+
+def best(job: str, cluster: str, sync: str | None = None) -> dict[str, Any]:
+    """A job on 4,096 accelerators with the best plan that a search of a minute finds, under GPipe on RPUs."""
+    machine = "A100" if sync is None else "RPU"
+    net = NETWORKS[job]
+    sets = ["network.axis.rail.size=512", "parallel.data=1", f"train.minibatch={net['batch']}"]
+    if sync is not None:
+        sets += [f"parallel.data_sync={sync}", "parallel.schedule=gpipe"]
+    plan = best_plan(job, cluster, *sets, keep=["data_sync", "schedule"] if sync else [], budget_s=SEARCH_S)
+    return row(job, cluster, *plan, whole=False, job=job, chips=4096, machine=machine, data_sync=sync, best=True)
 
 
 def gpu(job: str, gpus: int) -> dict[str, Any]:
@@ -103,6 +117,7 @@ def rows(before: list[dict[str, Any]], file: Path | None) -> list[dict[str, Any]
             digital = f"accelerator.digital_rate={2560 * factor} Gop/s"
             network = f"accelerator.on_chip_bandwidth={4480 * factor} GB/s"
             found.append(rpu(job, 4096, "average", digital, network, digital=factor))
+        found += [best(job, "a100_3072"), *(best(job, "rpu_pod_4096", sync) for sync in ("average", "factors"))]
     return found
 
 
@@ -113,7 +128,7 @@ def draw(found: list[dict[str, Any]]) -> None:
         axes = figure.subplots(2, 2, width_ratios=(1.25, 1))
         for (left, right), (job, name) in zip(axes, (("gpt_175b", "GPT-175B"), ("gpt_1t", "GPT-1T")), strict=True):
             mine = [each for each in found if each["job"] == job and "error" not in each]
-            plain = [each for each in mine if "digital" not in each]
+            plain = [each for each in mine if not {"digital", "best"} & each.keys()]
             for label, machine, sync, look, colour in (
                 ("RPU, factors", "RPU", "factors", "o-", BLUE),
                 ("RPU, averages every 64 steps", "RPU", "average", "s--", BLUE),

@@ -12,13 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import BLUE, GREEN, ORANGE, PARTS, keep, kept, parts, row, style, write
+from common import BLUE, GREEN, ORANGE, PARTS, best_plan, keep, kept, parts, row, style, write
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-
-from rpucluster.cluster import load_cluster
-from rpucluster.job import load_job
-from rpucluster.search.search import search
 
 BATCH, FRAMES, REPLICAS = 4096, 10**9, (1, 2, 4, 8, 16)
 MICROBATCHES = (8, 32, 128)
@@ -49,16 +45,8 @@ def best(data: int, sync: str) -> dict[str, Any]:
 def best_of_all(gpus: int) -> dict[str, Any]:
     """The MLP on so many A100s with the plan that makes the shortest step."""
     rail = f"network.axis.rail.size={gpus // 8}"
-    plan = search(load_job("mlp_1t"), load_cluster("a100_3072", [rail])).found[0].candidate
-    degrees = (f"parallel.{key}={getattr(plan, key)}" for key in ("tensor", "pipeline", "data", "virtual_stages"))
-    sizes = f"train.minibatch={plan.minibatch}", f"train.microbatch={plan.microbatch}"
-    options = (
-        f"conventional.recompute={plan.recompute}",
-        f"conventional.sequence_parallel={plan.sequence_parallel}".lower(),
-    )
-    order = ",".join(f'"{axis}"' for axis in plan.placement)
-    return row("mlp_1t", "a100_3072", rail, *degrees, *sizes, f"parallel.schedule={plan.schedule}",
-               f"parallel.placement=[{order}]", *options, samples=FRAMES, machine="A100", job="mlp_1t")  # fmt: skip
+    plan = best_plan("mlp_1t", "a100_3072", rail)
+    return row("mlp_1t", "a100_3072", *plan, samples=FRAMES, machine="A100", job="mlp_1t")
 
 
 def rows() -> list[dict[str, Any]]:
@@ -75,7 +63,10 @@ def draw(mlp: list[dict[str, Any]], gpt: list[dict[str, Any]]) -> None:
     gpt = [
         each | {"machine": "A100" if each["machine"] == "A100" else f"RPU, {each['data_sync']}"}
         for each in gpt
-        if each["job"] == "gpt_1t" and "modelled_train_s" in each and each.get("digital") in (None, 16)
+        if each["job"] == "gpt_1t"
+        and "modelled_train_s" in each
+        and each.get("digital") in (None, 16)
+        and "best" not in each
     ]
     looks = {"A100": ("o-", ORANGE, "A100"), "RPU, factors": ("s-", BLUE, "RPU, factors"),
              "RPU, average": ("^-", GREEN, "RPU, averages")}  # fmt: skip

@@ -35,7 +35,7 @@ def search(
     replays: Annotated[int, typer.Option(min=1, help="Plans that are replayed at most; of RPUs.")] = 200,
     budget_s: Annotated[
         float,
-        typer.Option("--budget-s", min=0, help="Host seconds to take: no replay begins that would end later; of RPUs."),
+        typer.Option("--budget-s", min=0, help="Host seconds to take; of RPUs."),
     ] = 10.0,
     top: Annotated[int, typer.Option(min=1, help="Rows that are shown.")] = 10,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Leave all rows as Parquet there.")] = None,
@@ -67,6 +67,7 @@ def search(
                 "plans_alike": found.alike,
                 "plans_replayed": found.timed,
                 "plans_refused": found.refused,
+                "plans_not_looked_at": found.unseen,
                 "unsettled_s": found.unsettled_s,
                 "unsettled_J": found.unsettled_J,
                 "gap": found.gap,

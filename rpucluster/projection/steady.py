@@ -1,5 +1,6 @@
 """A long step from short ones: what repeats along a pipeline and over its microbatches is replayed a few times only."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -44,10 +45,10 @@ class Steady:
     steps: dict[tuple[int, ...], Unrolled] = field(default_factory=dict)
     """Likewise."""
 
-    def on(self, cluster: Cluster) -> tuple[Sums, str] | None:
+    def on(self, cluster: Cluster, deadline: float = math.inf) -> tuple[Sums, str] | None:
         """A step on a cluster, and how it was found; None where the short steps that were tried foresee no longer one.
 
-        Energies, bytes and operations are not extended but counted.
+        Energies, bytes and operations are not extended but counted.  Raises what `timed` raises.
         """
         price = prices_on(cluster)
         best: tuple[Extended, _Series] | None = None
@@ -57,8 +58,8 @@ class Steady:
             ends = any(folding.replayed[-1] >= folding.last for folding, _ in series)
             if ends or self.worth * short > self.plan.pipeline * self._microbatches:
                 break
-            whole = self._flushes_alone and self._delays(series[0][0], cluster, price)
-            found = self._found([self._short(*each, cluster, price, whole) for each in series], series)
+            whole = self._flushes_alone and self._delays(series[0][0], cluster, price, deadline)
+            found = self._found([self._short(*each, cluster, price, whole, deadline) for each in series], series)
             worse = best is not None and found.doubt > best[0].doubt
             if not worse:
                 best = found, series
@@ -107,7 +108,7 @@ class Steady:
         """Whether the flush of a stage is its own work: nothing is exchanged with replicas."""
         return self.plan.data == 1 or self.job.parallel.data_sync == "average"
 
-    def _delays(self, folding: Folding, cluster: Cluster, price: Callable[[Op], Price]) -> bool:
+    def _delays(self, folding: Folding, cluster: Cluster, price: Callable[[Op], Price], deadline: float) -> bool:
         """Whether a flush lengthens a step at least as much where there are more stages.
 
         Each then holds up what goes back through it, by what its flush takes, however short the step: a share of the
@@ -115,14 +116,20 @@ class Steady:
         """
         ends = folding.replayed[0], folding.replayed[-1]
         first, last = (
-            self._timed(step, folding, n, cluster, price, 1.0).modelled_s
-            - self._timed(step, folding, n, cluster, price, 0.0).modelled_s
+            self._timed(step, folding, n, cluster, price, 1.0, deadline).modelled_s
+            - self._timed(step, folding, n, cluster, price, 0.0, deadline).modelled_s
             for n, step in ((n, self._written(folding, n)) for n in ends)
         )
         return last > first * (1 - 1e-9)
 
     def _short(
-        self, folding: Folding, numbers: Sequence[int], cluster: Cluster, price: Callable[[Op], Price], whole: bool
+        self,
+        folding: Folding,
+        numbers: Sequence[int],
+        cluster: Cluster,
+        price: Callable[[Op], Price],
+        whole: bool,
+        deadline: float,
     ) -> list[Sums]:
         """Short steps of a series, with a `whole` flush or one that goes with their length; the longest is replayed
         while the next is written, which a second core does."""
@@ -135,7 +142,14 @@ class Steady:
         with ThreadPoolExecutor(1) as worker:
             found = [
                 worker.submit(
-                    self._timed, self._written(folding, n), folding, n, cluster, price, share(*folding.size(n))
+                    self._timed,
+                    self._written(folding, n),
+                    folding,
+                    n,
+                    cluster,
+                    price,
+                    share(*folding.size(n)),
+                    deadline,
                 )
                 for n in reversed(numbers)
             ]
@@ -158,9 +172,12 @@ class Steady:
         cluster: Cluster,
         price: Callable[[Op], Price],
         share: float,
+        deadline: float,
     ) -> Sums:
         # a sweep has many of them, so it pays to load compiled code
-        return timed(step, folding.folded(number), cluster, self.symmetry, share, price, compiled=True)
+        return timed(
+            step, folding.folded(number), cluster, self.symmetry, share, price, compiled=True, deadline=deadline
+        )
 
     def _told(self, found: Extended, series: _Series) -> str:
         replays = []

@@ -1,6 +1,8 @@
 """One training step of a job on a cluster, however large: `estimate`."""
 
 import gc
+import math
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ SHORT_OPERATIONS = 300_000
 
 WHOLE_OPERATIONS = 5_000_000
 """Longer steps of representatives are replayed whole only when that is asked for: 500 bytes and 1 to 5 us for each."""
+QUICKEST_S = 1e-6
+"""Host seconds that an operation takes at least, of steps that are written down and replayed whole."""
 
 
 @contextmanager
@@ -83,9 +87,9 @@ class Averaging:
         program = as_columns(lower(plan, job, "average", written=symmetry.written if symmetry else None))
         return cls(plan=plan, stands_for=stands_for, program=program)
 
-    def on(self, cluster: Cluster, symmetry: Symmetry | None) -> Sums:
-        """Time it."""
-        return timed(self.program, self.plan, cluster, symmetry, stands_for=self.stands_for)
+    def on(self, cluster: Cluster, symmetry: Symmetry | None, deadline: float = math.inf) -> Sums:
+        """Time it; `deadline` as in `Prepared.on`."""
+        return timed(self.program, self.plan, cluster, symmetry, stands_for=self.stands_for, deadline=deadline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +105,25 @@ class Prepared:
     average: Averaging | None
     steps: dict[str, Unrolled]
     """The whole step, once it has been needed."""
+    about: int
+    """Roughly how many operations that has."""
 
     @_collecting_nothing()
-    def on(self, cluster: Cluster) -> Estimate:
-        """Time it."""
+    def on(self, cluster: Cluster, deadline: float = math.inf) -> Estimate:
+        """Time it.  Raises `TimeoutError` where that would not end before `time.perf_counter` comes to `deadline`."""
         reasons = [self.symmetry.why_not] if self.symmetry else []
-        found = self.steady.on(cluster) if self.steady else None
+        found = self.steady.on(cluster, deadline) if self.steady else None
         if found is None:
-            step = timed(self._whole(), self.plan, cluster, self.symmetry)
+            if time.perf_counter() + self.about * QUICKEST_S > deadline:
+                raise TimeoutError("a replay would take longer than it may")
+            step = timed(self._whole(), self.plan, cluster, self.symmetry, deadline=deadline)
         else:
             step, why_not = found
             reasons.append(why_not)
         return Estimate(
             plan=self.plan,
             step=step,
-            average=None if self.average is None else self.average.on(cluster, self.symmetry),
+            average=None if self.average is None else self.average.on(cluster, self.symmetry, deadline),
             why_not_exact="; ".join(why for why in reasons if why is not None) or None,
         )
 
@@ -145,11 +153,12 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
     average = Averaging.of(plan, job, cluster, symmetry) if averaging else None
     steady = None
-    if symmetry is not None and not whole:
-        about = _about(plan, job, symmetry.written)
-        if about > SHORT_OPERATIONS:
-            steady = Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
-    return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={})
+    about = (
+        plan.data * _about(plan, job, range(plan.tensor)) if symmetry is None else _about(plan, job, symmetry.written)
+    )
+    if symmetry is not None and not whole and about > SHORT_OPERATIONS:
+        steady = Steady(plan=plan, job=job, symmetry=symmetry, must=about > WHOLE_OPERATIONS)
+    return Prepared(plan=plan, job=job, symmetry=symmetry, steady=steady, average=average, steps={}, about=about)
 
 
 def buffers_of(plan: Plan, job: Job, symmetry: Symmetry | None) -> tuple[BufferUse, ...]:
@@ -159,12 +168,14 @@ def buffers_of(plan: Plan, job: Job, symmetry: Symmetry | None) -> tuple[BufferU
     return buffer_uses(lower(plan, job, written=symmetry.written if symmetry else None), plan, job)
 
 
-def estimate(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False) -> Estimate:
+def estimate(
+    job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool = False, deadline: float = math.inf
+) -> Estimate:
     """Plan a job, if there is no plan yet, and time one step on representative accelerators.
 
-    Raises what `partition` and `check_buffers` raise.
+    Raises what `partition` and `check_buffers` raise, and `TimeoutError` as `Prepared.on` does.
     """
-    return prepare(job, cluster, plan, whole=whole).on(cluster)
+    return prepare(job, cluster, plan, whole=whole).on(cluster, deadline)
 
 
 def microbatches_of(job: Job) -> int:

@@ -1,5 +1,6 @@
 """The figures of unrolled operations on a cluster: `timed`."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -28,17 +29,18 @@ def timed(
     price: Callable[[Op], Price] | None = None,
     compiled: bool | None = None,
     stands_for: Mapping[int, int] | None = None,
+    deadline: float = math.inf,
 ) -> Sums:
     """Replay them, and sum up over all for which they stand.
 
     `share`: of the flush that there is, in a short step.  `price`: of `prices_on` this cluster, if several are timed.
-    `compiled`: as in `play`.  `stands_for`: as in `summed_up`.
+    `compiled` and `deadline`: as in `play`.  `stands_for`: as in `summed_up`.
     """
     prices = list(map(price or prices_on(cluster), unrolled.examples))
     if share is not None:
         prices = [in_proportion(price, share) if i in unrolled.flush else price for i, price in enumerate(prices)]
     slow = _slow(plan, cluster, symmetry, unrolled.accelerators)
-    state = play(unrolled.order, prices, unrolled.held, slow, cluster, compiled=compiled)
+    state = play(unrolled.order, prices, unrolled.held, slow, cluster, compiled=compiled, deadline=deadline)
     working = {op.accelerator for op in unrolled.pattern if not isinstance(op, Collective | Send)}
     moments = Moments(
         pattern=unrolled.pattern,

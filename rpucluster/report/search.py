@@ -41,7 +41,14 @@ def print_search(found: Search, top: int, console: Console) -> None:
     )
     counts += f"; {found.wall_s:.1f} s"
     console.print(Text(counts))
-    if found.unsettled_s is None and found.unsettled_J is None:
+    if found.unseen:
+        console.print(
+            Text(
+                f"not proved: {found.unseen:,} plans were not looked at, since time ran out; raise --budget-s, "
+                f"or hold what you know with --keep"
+            )
+        )
+    elif found.unsettled_s is None and found.unsettled_J is None:
         console.print(Text("proved: no legal plan is better"))
     else:
         least = (
@@ -51,8 +58,8 @@ def print_search(found: Search, top: int, console: Console) -> None:
         )
         console.print(
             Text(
-                f"replays ran out: no other plan takes less than {least}, {100 * found.gap:.0f} % below the first; "
-                f"raise --budget-s or --replays for more"
+                f"not proved: replays or time ran out; no other plan takes less than {least}, {100 * found.gap:.0f} % "
+                f"below the first; raise --budget-s or --replays for more"
             )
         )
     for why in dict.fromkeys(each.why_not_exact for each in found.found[:top]):

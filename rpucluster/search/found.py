@@ -95,6 +95,8 @@ class Search:
     """Of the fitting ones, those whose accelerators are another one's with other numbers, and which are thus told."""
     timed: int
     """Of the fitting ones, those that were replayed or priced in full."""
+    unseen: int
+    """Of the legal ones, those for whose bounds the time did not suffice."""
     refused: int
     """Of those that were to be timed, those that the partitioner refused."""
     unsettled_s: float | None

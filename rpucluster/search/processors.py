@@ -103,6 +103,7 @@ def search_processors(
         bounded=plans - settled,
         alike=sum(len(each.order) * (len(each.shape.placements) - len(each.placements)) for each in fitting),
         timed=len(found),
+        unseen=0,
         refused=0,
         unsettled_s=None,
         unsettled_J=None,

@@ -1,9 +1,12 @@
 """Plans that fit in the order of their bounds, plans that are alike once: `families` and `Ranking`."""
 
 import heapq
+import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from rpucluster.cluster import Cluster
 from rpucluster.schedule import Schedule
@@ -55,6 +58,21 @@ def families(batches: Iterable[Batch], bounds: Bounds, cluster: Cluster) -> Iter
                     yield Family(plan=plan._replace(placement=alike[0]), sizes=sizes, alike=len(alike), least=own)
 
 
+class Ranked(NamedTuple):
+    """A plan whose turn it is."""
+
+    bound: float
+    plan: Candidate
+    bound_s: float
+    alike: int
+    """How many plans it stands for, itself among them."""
+
+    @property
+    def turns(self) -> int:
+        """Turns of a step, of which it has as many forward as back: what a replay takes goes with these."""
+        return self.plan.microbatches * self.plan.pipeline * self.plan.virtual_stages
+
+
 class Ranking:
     """Plans of families, the one with the lowest bound first; bounds are refined for those that come first only."""
 
@@ -70,19 +88,35 @@ class Ranking:
     def _of(self, family: Family) -> Floats:
         return family.least.joules if self._by_energy else family.least.seconds
 
-    def next(self, below: float) -> tuple[float, Candidate, float, int] | None:
-        """The plan with the lowest bound, that bound, the one of its seconds and how many are like it; None where none
-        has a bound below a number."""
+    def next(self, below: float, deadline: float = math.inf) -> Ranked | None:
+        """The plan with the lowest bound; None where none has a bound below a number.
+
+        Once `time.perf_counter` has come to `deadline`, bounds are left as they are.
+        """
         while self._heap and self._heap[0][0] < below:
             bound, i, k, refined = self._heap[0]
-            family = self._families[i]
-            if refined:
+            if refined or time.perf_counter() > deadline:
                 heapq.heappop(self._heap)
-                plan = family.plan._replace(microbatch=family.sizes[k])
-                return bound, plan, float(family.least.seconds[k]), family.alike
+                return self._ranked(bound, i, k)
+            family = self._families[i]
             family.refine(k, self._bounds)
             heapq.heapreplace(self._heap, (float(self._of(family)[k]), i, k, True))
         return None
+
+    def shorter(self, turns: float) -> Ranked | None:
+        """The plan with the lowest bound of those with at most so many turns a step; None where there is none."""
+        short = [entry for entry in self._heap if self._ranked(*entry[:3]).turns <= turns]
+        if not short:
+            return None
+        entry = min(short)
+        self._heap.remove(entry)
+        heapq.heapify(self._heap)
+        return self._ranked(*entry[:3])
+
+    def _ranked(self, bound: float, i: int, k: int) -> Ranked:
+        family = self._families[i]
+        plan = family.plan._replace(microbatch=family.sizes[k])
+        return Ranked(bound, plan, float(family.least.seconds[k]), family.alike)
 
     def left(self, below: float) -> int:
         """How many plans have bounds below a number."""

@@ -65,6 +65,14 @@ def too_few_tiles(
     )
 
 
+def too_slow(job: Job, cluster: Cluster, budget_s: float) -> PlanError:
+    """No replay came to its end."""
+    return PlanError(
+        f"no plan of {job.name} on {cluster.name} could be replayed in {budget_s:g} s on this machine; write "
+        f"--budget-s {max(60, 4 * budget_s):g}, or hold what you know with --keep"
+    )
+
+
 def too_little_memory(job: Job, cluster: Cluster, needs: float, plan: Candidate) -> CapacityError:
     """On GPUs and CPUs, the plan that needs least needs too much."""
     memory, setting = cluster.processor.memory, setting_of(with_plan(job, plan))

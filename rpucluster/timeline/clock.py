@@ -8,6 +8,8 @@ waits for them what comes first in the program.  On an axis with ``contention = 
 max-min.  Everything else overlaps as the dependencies allow.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +29,9 @@ from rpucluster.timeline.timeline import REASONS, Timeline
 _Columns = TypeVar("_Columns", Order, Demands, Machine)
 INTERPRETED_OPERATIONS = 20_000
 """Programs of more are replayed by compiled code, with the same results."""
+_LEASE = 4096
+"""Events between two looks at the clock of the host, where there is a deadline: up to some tenths of a second where
+hundreds of transfers share links."""
 
 
 def replay(
@@ -72,10 +77,12 @@ def play(
     cluster: Cluster,
     *,
     compiled: bool | None = None,
+    deadline: float = math.inf,
 ) -> State:
     """Let the events of a program happen, given as its order and prices; the first columns of the state say when.
 
     `held` are the tiles of the shards at each place, `slow` how many times longer everything takes there.
+    Raises `TimeoutError` where that has not ended when `time.perf_counter` comes to `deadline`.
     """
     demands, machine = _numbers(prices, held, slow, cluster)
     if compiled is None:
@@ -83,11 +90,19 @@ def play(
         work = len(order.place) * (20 if len(demands.share_link) else 1)
         compiled = work > INTERPRETED_OPERATIONS
     state = _state(order, machine, compiled)
-    if compiled:
-        compiled_play(order, demands, machine, state)
-    else:
-        events.play(_lists(order), _lists(demands), _lists(machine), state)
-    return state
+    columns = (order, demands, machine) if compiled else (_lists(order), _lists(demands), _lists(machine))
+    perform = compiled_play if compiled else events.play
+    if deadline < math.inf:
+        began = time.perf_counter()
+        perform(*columns, state)  # without a lease nothing happens yet, but code is compiled where there is none
+        deadline += time.perf_counter() - began
+    while True:
+        state.lease[0] = _LEASE if deadline < math.inf else len(state.times) * _LEASE
+        perform(*columns, state)
+        if state.size[0] == 0:
+            return state
+        if time.perf_counter() > deadline:
+            raise TimeoutError("a replay takes longer than it may")
 
 
 def _numbers(
@@ -165,6 +180,7 @@ def _state(order: Order, machine: Machine, arrays: bool) -> State:
         wake=numbers(links + places, -1.0),
         left=numbers(links, 0.0),
         claims=numbers(links, 0.0),
+        lease=numbers(2, 0),
     )
 
 

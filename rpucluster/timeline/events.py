@@ -79,12 +79,15 @@ def serve_digital(place: int, now: float, order: Order, demands: Demands, machin
 
 
 def play(order: Order, demands: Demands, machine: Machine, state: State) -> None:
-    """Let everything happen; the outcome stands in the state."""
+    """Let everything happen, or what `State.lease` allows; the outcome stands in the state once nothing is left."""
     n = len(order.place)
-    for op in range(n):
-        if state.waiting[op] == 0:
-            push(state, 0.0, n + 1 + op)
-    while state.size[0] > 0:
+    if state.lease[1] == 0:
+        state.lease[1] = 1
+        for op in range(n):
+            if state.waiting[op] == 0:
+                push(state, 0.0, n + 1 + op)
+    while state.size[0] > 0 and state.lease[0] > 0:
+        state.lease[0] -= 1
         now, code = pop(state)
         if code < n:  # an operation lets its tiles go
             place = order.place[code]

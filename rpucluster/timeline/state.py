@@ -99,3 +99,5 @@ class State(NamedTuple):
     left: Numbers
     """Bandwidth that is not yet given away, and the claims on it, by link."""
     claims: Numbers
+    lease: Numbers
+    """How many events may still happen before the loop pauses, and whether it has begun."""
