@@ -101,7 +101,7 @@ def test_decoders_of_a_block_per_stage_follow_from_short_steps(
     cluster = load_cluster("rpu_pod_4096")
     plan = partition(job, cluster)
     symmetry = symmetry_of(plan, job, cluster)
-    extended = Steady(plan=plan, job=job, symmetry=symmetry, worth=0.5).on(cluster)
+    extended = Steady(plan=plan, job=job, symmetry=symmetry, worth=0.5, must=True).on(cluster)
     assert extended is not None
     step, why = extended
     whole = timed(_whole(plan, job, symmetry.written), plan, cluster, symmetry)
