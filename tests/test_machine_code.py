@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rpucluster.lowering import lower
-from rpucluster.timeline import replay
+from rpucluster.timeline import machine_code, replay
+from rpucluster.timeline.compiled import known
 from rpucluster.timeline.machine_code import compiled_play, kept
 from rpucluster.timeline.order import arrange
 from tests.projected import cases
@@ -74,3 +75,40 @@ def test_columns_with_gaps_are_refused() -> None:
     gaps = order._replace(tiles=order.tiles[::2])
     with pytest.raises(ValueError, match="without gaps"):
         compiled_play(gaps, (), (), ())  # type: ignore[arg-type]
+
+
+def test_a_version_of_numba_that_passes_arrays_in_another_way_is_left_to_call_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (_, job, cluster, plan), *_ = cases(range(20))
+    program = lower(plan, job)
+    expected = replay(program, cluster, compiled=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(machine_code, "compiled", lambda *_: b"")
+    machine_code._loaded.cache_clear()
+    try:
+        found = replay(program, cluster, compiled=True)
+    finally:
+        machine_code._loaded.cache_clear()
+    assert (found.start_s, found.finish_s, found.causes) == (expected.start_s, expected.finish_s, expected.causes)
+
+
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("define i32 @f(ptr, ptr, ptr, ptr, i64, i64, ptr, i64, i64) { ret i32 0 }", True),
+        ("define i32 @f(ptr, ptr, ptr, ptr, i64, ptr, i64, i64) { ret i32 0 }", False),
+        ("define i64 @f(ptr, ptr, ptr, ptr, i64, i64, ptr, i64, i64) { ret i64 0 }", False),
+        (
+            "declare i32 @outside()\ndefine i32 @f(ptr, ptr, ptr, ptr, i64, i64, ptr, i64, i64) "
+            "{ %a = call i32 @outside()\n ret i32 %a }",
+            False,
+        ),
+        ("", False),
+    ],
+)
+def test_functions_are_only_called_as_they_are_known(text: str, takes: bool) -> None:
+    """A function that is called with other arguments than it takes writes anywhere."""
+    import llvmlite.binding as llvm
+
+    assert (known(llvm.parse_assembly(text), 1) is not None) == takes

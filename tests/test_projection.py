@@ -8,12 +8,15 @@ import pytest
 
 from rpucluster.cli.main import main
 from rpucluster.cluster import load_cluster
-from rpucluster.errors import ConfigError
+from rpucluster.errors import ConfigError, PlanError
 from rpucluster.job import load_job
 from rpucluster.modelled import model
+from rpucluster.partitioner import partition
+from rpucluster.projection.held import uses_of_representatives
 from rpucluster.projection.rows import Projection, project, specs_at
 from rpucluster.projection.scaling import Scaling
 from rpucluster.projection.sweep import parse_sweep, points
+from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.threshold import SHARE
 
 JOB, CLUSTER = "mlp_1b", "ring8"
@@ -119,6 +122,28 @@ def test_weights_widen_the_hidden_layers_alone() -> None:
     assert len(set(sizes[1:-1])) == 1
     # four times the weights are twice the width, as far as hidden layers make up the network
     assert sizes[1] == pytest.approx(math.sqrt(4e9 / 1.09e9) * 16384, rel=0.02)
+
+
+def test_tiles_are_square_in_a_sweep_of_their_size() -> None:
+    projection = Projection(sweeps=(parse_sweep("tile_size=512,1024"),))
+    _, cluster = specs_at(JOB, CLUSTER, projection, (), {"tile_size": 512})
+    assert (cluster.accelerator.tile_rows, cluster.accelerator.tile_cols) == (512, 512)
+    with pytest.raises(ConfigError, match=r"tile_size=0\.5: write whole numbers"):
+        specs_at(JOB, CLUSTER, projection, (), {"tile_size": 0.5})
+
+
+@pytest.mark.parametrize("key", ["bl", "minibatch", "tilesize"])
+def test_a_key_of_no_file_is_refused_before_any_row(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--sweep {key}: no such key; write weights, accelerators, tile_size, or a"):
+        project(JOB, CLUSTER, Projection(sweeps=(parse_sweep(f"{key}=1:8:x2"),)))
+
+
+def test_more_turns_than_can_be_put_in_their_order_are_refused() -> None:
+    job = load_job("digits", ["train.minibatch=1000000000000"])
+    cluster = load_cluster("laptop")
+    plan = partition(job, cluster)
+    with pytest.raises(PlanError, match=r"pass in [\d,]+ turns, .* raise \[train\] microbatch or lower minibatch"):
+        uses_of_representatives(plan, job, symmetry_of(plan, job, cluster))
 
 
 def test_a_point_that_does_not_fit_is_a_row_with_its_error() -> None:

@@ -6,16 +6,17 @@ from collections.abc import Collection
 import pytest
 
 from rpucluster.cluster import Cluster, load_cluster
-from rpucluster.job import Job
+from rpucluster.job import Job, load_job
+from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
 from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.score import score_of
 from rpucluster.projection.steady import AGREE, Steady, step_of
-from rpucluster.projection.step import estimate, microbatches_of
+from rpucluster.projection.step import Averaging, estimate, microbatches_of
 from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.timing import timed
-from rpucluster.projection.unrolled import Unrolled
+from rpucluster.projection.unrolled import Unrolled, as_columns
 from tests.projected import cases, random_pipeline
 from tests.specs import make_cluster, make_job
 
@@ -77,6 +78,55 @@ def test_tensor_ranks_that_differ_all_count() -> None:
         assert step.modelled_s == pytest.approx(whole.modelled_s, rel=0.01), (case, why)
         assert step.seconds == pytest.approx(whole.seconds, abs=0.01 * whole.modelled_s), (case, why)
     assert found >= 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "data_sync", "microbatches"),
+    [
+        ("gpipe", "factors", 96),
+        ("gpipe", "average", 96),
+        ("1f1b", "average", 96),
+        ("1f1b", "factors", 400),
+        ("gpipe", "average", 400),
+    ],
+)
+def test_decoders_of_a_block_per_stage_follow_from_short_steps(
+    schedule: str, data_sync: str, microbatches: int
+) -> None:
+    """With averages each stage holds up what goes back through it by its own update, which a share of it does not; 17
+    microbatches per stage follow from steps of 8 and of 16."""
+    parallel = {"pipeline": 24, "schedule": schedule, "data_sync": data_sync}
+    sets = ["model.layers=24", f"train.minibatch={microbatches}", *(f"parallel.{k}={v}" for k, v in parallel.items())]
+    job = load_job("gpt_1t", sets)
+    cluster = load_cluster("rpu_pod_4096")
+    plan = partition(job, cluster)
+    symmetry = symmetry_of(plan, job, cluster)
+    extended = Steady(plan=plan, job=job, symmetry=symmetry, worth=0.5, must=True).on(cluster)
+    assert extended is not None
+    step, why = extended
+    whole = timed(_whole(plan, job, symmetry.written), plan, cluster, symmetry)
+    assert ("and of" in why) == (microbatches == 400)
+    assert step.modelled_s == pytest.approx(whole.modelled_s, rel=1e-3), why
+    assert step.seconds == pytest.approx(whole.seconds, abs=5e-3 * whole.modelled_s), why
+
+
+def test_averagings_follow_from_the_stages_that_are_unlike() -> None:
+    fewer = 0
+    for seed, job, cluster, plan in cases(range(300, 360), random_pipeline):
+        if plan.data == 1:
+            continue
+        symmetry = symmetry_of(plan, job, cluster)
+        some = Averaging.of(plan, job, cluster, symmetry)
+        fewer += some.plan.pipeline < plan.pipeline
+        found = some.on(cluster, symmetry)
+        all_of_it = as_columns(lower(plan, job, "average", written=symmetry.written))
+        whole = timed(all_of_it, plan, cluster, symmetry)
+        assert (found.accelerators, found.operations) == (whole.accelerators, whole.operations), seed
+        assert found.modelled_s == pytest.approx(whole.modelled_s, rel=1e-12), seed
+        assert found.seconds == pytest.approx(whole.seconds, abs=1e-9 * whole.modelled_s), seed
+        assert found.energy_J == pytest.approx(whole.energy_J, rel=1e-9), seed
+        assert found.link_bytes == pytest.approx(whole.link_bytes, rel=1e-12), seed
+    assert fewer >= 10
 
 
 def test_the_plan_itself_is_the_last_of_its_series() -> None:

@@ -6,12 +6,13 @@ found once for each kind of turn; the order of the turns then says what all micr
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpucluster.buffers import KINDS, BufferUse, Events, Moment, Value, bits_of, is_of_a_pass
+from rpucluster.errors import PlanError
 from rpucluster.job import Job
 from rpucluster.plan import Plan
 from rpucluster.program import Op
@@ -19,6 +20,8 @@ from rpucluster.projection.score import FLUSH, Key, score_of
 from rpucluster.projection.symmetry import Symmetry
 from rpucluster.schedule import interleave
 
+MOST_TURNS: Final = 10_000_000
+"""Turns that are put in their order, some microseconds and a hundred bytes each."""
 Ints = NDArray[np.int64]
 _NAMES = tuple(dict.fromkeys(KINDS.values()))
 _PLACE = {name: _NAMES.index(kind) for name, kind in KINDS.items()}
@@ -27,7 +30,7 @@ _PLACE = {name: _NAMES.index(kind) for name, kind in KINDS.items()}
 def uses_of_representatives(plan: Plan, job: Job, symmetry: Symmetry) -> tuple[BufferUse, ...]:
     """What `buffer_uses` finds for the representatives in a step of more than two microbatches, ascending.
 
-    O(operations of one microbatch + turns).
+    O(operations of one microbatch + turns).  Raises `PlanError` for more than `MOST_TURNS`.
     """
     score = score_of(plan, job, symmetry.written, passed=1)
     ranks = {plan.accelerator(0, stage, rank): rank for stage in range(plan.pipeline) for rank in symmetry.written}
@@ -61,6 +64,13 @@ class _Turns:
     """The turns of a step in the order of the program."""
 
     def __init__(self, plan: Plan, job: Job, microbatches: int) -> None:
+        count = 2 * plan.pipeline * plan.virtual_stages * microbatches
+        if count > MOST_TURNS:
+            raise PlanError(
+                f"{job.name}: {microbatches:,} microbatches over {plan.pipeline} stages pass in {count:,} turns, and "
+                f"what accelerators hold meanwhile is found for at most {MOST_TURNS:,}; raise [train] microbatch or "
+                f"lower minibatch"
+            )
         turns = interleave(job.parallel.schedule, plan.pipeline, microbatches, plan.virtual_stages)
         self.at: dict[Key, list[int]] = {}
         for i, turn in enumerate(turns):

@@ -12,12 +12,20 @@ from rpucluster.conventional import baseline
 from rpucluster.errors import ConfigError, InputError
 from rpucluster.job import JOB_TABLES, Job, load_job
 from rpucluster.projection.figures import conventional_figures, figures
-from rpucluster.projection.scaling import ACCELERATORS, WEIGHTS, Scaling, accelerators_changes, weights_changes
+from rpucluster.projection.scaling import (
+    ACCELERATORS,
+    OWN_KEYS,
+    TILE_SIZE,
+    WEIGHTS,
+    Scaling,
+    accelerators_changes,
+    tile_size_changes,
+    weights_changes,
+)
 from rpucluster.projection.step import Estimate, prepare
 from rpucluster.projection.sweep import Sweep, Value, points
 from rpucluster.projection.threshold import threshold
 
-_OWN_KEYS: Final = (WEIGHTS, ACCELERATORS)
 _DIGITS_SAMPLES: Final = 1437  # of scikit-learn's handwritten digits, the last 360 being for tests
 _MNIST_SAMPLES: Final = 60_000
 
@@ -43,6 +51,12 @@ def project(
 
     Raises `ConfigError` for what is wrong with all of them: a file, a key that is not there, and no row that fits.
     """
+    for sweep in projection.sweeps:
+        if "." not in sweep.key and sweep.key not in OWN_KEYS:
+            raise ConfigError(
+                f"--sweep {sweep.key}: no such key; write {', '.join(OWN_KEYS)}, or a key of either file, such as "
+                f"update.bit_length, train.minibatch or network.axis.NAME.bandwidth"
+            )
     rows = []
     for point in points(projection.sweeps):
         try:
@@ -60,13 +74,15 @@ def specs_at(
 ) -> tuple[Job, Cluster]:
     """The job and the cluster at one point of the sweeps.  Raises `ConfigError`."""
     written = {sweep.key: sweep.written for sweep in projection.sweeps}
-    changes = [*sets, *(f"{key}={written[key](value)}" for key, value in point.items() if key not in _OWN_KEYS)]
+    changes = [*sets, *(f"{key}={written[key](value)}" for key, value in point.items() if key not in OWN_KEYS)]
+    if TILE_SIZE in point:
+        changes += tile_size_changes(_count(point, TILE_SIZE))
     found = _load(job, cluster, changes)
     if WEIGHTS in point:
         changes += weights_changes(found[0], _count(point, WEIGHTS))
     if ACCELERATORS in point:
         changes += accelerators_changes(*found, _count(point, ACCELERATORS), projection.scaling)
-    return _load(job, cluster, changes) if any(key in point for key in _OWN_KEYS) else found
+    return _load(job, cluster, changes) if WEIGHTS in point or ACCELERATORS in point else found
 
 
 def _count(point: Mapping[str, Value], key: str) -> int | float:

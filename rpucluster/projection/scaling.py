@@ -1,4 +1,4 @@
-"""The two keys of a sweep that stand in no file: `weights` and `accelerators`, written as changes of the two files."""
+"""The keys of a sweep that stand in no file: `weights`, `accelerators` and `tile_size`, as changes of the two files."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rpucluster.errors import ConfigError
 from rpucluster.job import Job
 from rpucluster.topology import Axis
 
-WEIGHTS, ACCELERATORS = "weights", "accelerators"
+WEIGHTS, ACCELERATORS, TILE_SIZE = OWN_KEYS = "weights", "accelerators", "tile_size"
 Degree = Literal["data", "pipeline", "tensor"]
 
 
@@ -23,6 +23,16 @@ class Scaling:
     """The kind of parallelism that grows with them."""
     weak: bool = False
     """Whether the global batch grows with them; else it stays, and replicas share it out."""
+
+
+def tile_size_changes(size: float) -> list[str]:
+    """The overrides that make tiles square, of so many rows and columns.
+
+    Raises `ConfigError`.
+    """
+    if size != round(size):
+        raise ConfigError(f"--sweep {TILE_SIZE}={size:g}: write whole numbers of rows and columns")
+    return [f"accelerator.tile_rows={round(size)}", f"accelerator.tile_cols={round(size)}"]
 
 
 def weights_changes(job: Job, weights: float) -> list[str]:

@@ -19,6 +19,7 @@ _DIMENSIONS: Final = {
     "energy per byte": "J/B",
     "power": "W",
     "rate": "op/s",
+    "floating-point rate": "FLOP/s",
 }
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r",(?![^\[]*\])")

@@ -49,38 +49,54 @@ def fingerprint() -> str:
 
 
 def compiled(dtypes: tuple[str, ...], machine: Any) -> bytes:
-    """The event loop for arrays of these types, in the order of the columns of `ARGUMENTS`, as an object file.
+    """The event loop for arrays of these types, in the order of the columns of `ARGUMENTS`, as an object file; empty
+    where this version of Numba passes arrays in another way than is known here.
 
-    `machine` is llvmlite's target machine.  Takes some ten seconds.  Raises `RuntimeError` where Numba passes arrays in
-    another way than it is called here.
+    `machine` is llvmlite's target machine.  Takes some ten seconds.
     """
     import llvmlite.binding as untyped_llvm
     import numba as untyped_numba  # slow to load, and of no use once there is machine code
 
     llvm: Any = untyped_llvm
     numba: Any = untyped_numba
+    # what Python would call takes more than half of the time to compile
+    play = numba_play(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    left = iter(dtypes)
+    signature = tuple(
+        numba.types.NamedTuple([numba.typeof(np.empty(0, next(left))) for _ in columns._fields], columns)
+        for columns in ARGUMENTS
+    )
+    play.compile(signature)
+    module = llvm.parse_assembly(play.inspect_llvm(signature))
+    found = known(module, len(dtypes))
+    if found is None:
+        return b""
+    found.name = NAME
+    return bytes(machine.emit_object(module))
+
+
+def numba_play(**options: bool) -> Any:
+    """The event loop as a function of Numba."""
+    import numba as untyped_numba
+
+    numba: Any = untyped_numba
     # Nothing is allocated, and the caller keeps the arrays.  Counting references to them, some sixty at each call and
-    # at each return, took three quarters of a replay.  What Python would call takes more than half of the time to
-    # compile.
-    compile_it = numba.njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    # at each return, took three quarters of a replay.
+    compile_it = numba.njit(error_model="numpy", nogil=True, _nrt=False, **options)
     # copies, so that the compiled functions call one another and the interpreted ones do too
     space: dict[str, Any] = {}
     for module in _MODULES:
         space |= vars(module)
     for function in _IN_ORDER:
         space[function.__name__] = compile_it(FunctionType(function.__code__, space, function.__name__))
-    left = iter(dtypes)
-    signature = tuple(
-        numba.types.NamedTuple([numba.typeof(np.empty(0, next(left))) for _ in columns._fields], columns)
-        for columns in ARGUMENTS
-    )
-    play = space["play"]
-    play.compile(signature)
-    module = llvm.parse_assembly(play.inspect_llvm(signature))
-    (found,) = (f for f in module.functions if not f.is_declaration and f.linkage.name == "external")
-    passed = f"i32 (ptr, ptr{_ARRAY * len(dtypes)})"
-    outside = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
-    if str(found.global_value_type) != passed or outside:
-        raise RuntimeError(f"Numba {version('numba')} compiles the event loop to what is not known here")
-    found.name = NAME
-    return bytes(machine.emit_object(module))
+    return space["play"]
+
+
+def known(module: Any, arrays: int) -> Any:
+    """The one function of a module that others may call, of llvmlite, if it takes so many arrays as it is called here
+    and needs nothing from outside; else None."""
+    found = [f for f in module.functions if not f.is_declaration and f.linkage.name == "external"]
+    outside = [f for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    if len(found) != 1 or outside or str(found[0].global_value_type) != f"i32 (ptr, ptr{_ARRAY * arrays})":
+        return None
+    return found[0]

@@ -16,7 +16,7 @@ from typing import Any
 
 from rpucluster.errors import RunError
 from rpucluster.files import write_atomically
-from rpucluster.timeline.compiled import NAME, compiled, fingerprint
+from rpucluster.timeline.compiled import NAME, compiled, fingerprint, numba_play
 from rpucluster.timeline.order import Order
 from rpucluster.timeline.state import Demands, Machine, State
 
@@ -32,14 +32,25 @@ def compiled_play(order: Order, demands: Demands, machine: Machine, state: State
         if not array.flags.c_contiguous or array.ndim != 1:
             raise ValueError("columns are arrays of one dimension without gaps")
         numbers += (None, None, array.size, array.itemsize, array.ctypes.data, array.size, array.itemsize)
+    loaded = _loaded(tuple(array.dtype.str for array in arrays))
+    if loaded is None:
+        _numba_play()(order, demands, machine, state)
+        return
     result, error = _POINTER(), _POINTER()
-    ended = _loaded(tuple(array.dtype.str for array in arrays))(ctypes.byref(result), ctypes.byref(error), *numbers)
+    ended = loaded(ctypes.byref(result), ctypes.byref(error), *numbers)
     if ended > 0:
         raise RuntimeError("the compiled event loop ended with an error")
 
 
 @cache
-def _loaded(dtypes: tuple[str, ...]) -> Callable[..., int]:
+def _numba_play() -> Callable[..., None]:
+    """The event loop as Numba calls and keeps it: slower to load, but with every version of it."""
+    play: Callable[..., None] = numba_play(cache=True)
+    return play
+
+
+@cache
+def _loaded(dtypes: tuple[str, ...]) -> Callable[..., int] | None:
     import llvmlite.binding as untyped_llvm
 
     llvm: Any = untyped_llvm
@@ -50,6 +61,8 @@ def _loaded(dtypes: tuple[str, ...]) -> Callable[..., int]:
     machine = target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
     key = "\0".join([fingerprint(), machine.triple, cpu, features, *dtypes])
     code = kept(hashlib.sha256(key.encode()).hexdigest()[:16], lambda: compiled(dtypes, machine))
+    if not code:
+        return None
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
