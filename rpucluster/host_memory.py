@@ -29,8 +29,9 @@ def check_memory(job: Job, plan: Plan, executor: str) -> None:
     needed, workers = _needed(job, plan, executor)
     if needed > available:
         cells = sum(shard.block.cells for shard in plan.shards())
+        where = f" in {workers} worker processes" if workers else ""
         raise CapacityError(
-            f"the arrays of {cells:,} cross-points in {workers} worker processes need {needed / 2**30:,.1f} GiB of "
+            f"the arrays of {cells:,} cross-points{where} need {needed / 2**30:,.1f} GiB of "
             f"memory but this machine has {available / 2**30:,.1f} GiB; write "
             f"{_instead(job, plan, executor, available)}, or use plan, which needs no arrays"
         )
