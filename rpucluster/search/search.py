@@ -48,7 +48,7 @@ def search(
     """
     check_kept(keep, cluster)
     if not cluster.has_tiles:
-        return search_processors(job, cluster, by=by, keep=keep, progress=progress)
+        return search_processors(job, cluster, by=by, keep=keep, budget_s=budget_s, progress=progress)
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
     legal = list(batches(job, cluster, keep))
