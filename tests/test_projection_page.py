@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from rpucluster.cli.main import main
+from rpucluster.report import projection_plots
 from rpucluster.report.swept import short_names
 
 KEY = "network.axis.board.bandwidth"
@@ -97,3 +99,20 @@ def test_words_are_words_where_nothing_is_said(tmp_path: Path) -> None:
     """So that files of several projections can be put together: all rows of this one are exact."""
     assert main(["project", "mlp_1b", "--cluster", "ring8", "--out", str(tmp_path)]) == 0
     assert pq.read_schema(tmp_path / "projection.parquet").field("why_not_exact").type == "string"
+
+
+def test_names_of_curves_cover_none_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven curves over the whole height, as energies are: the names stand right of all axes."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(projection_plots, "write_drawing", lambda path, figure: drawn.append(figure) or [path])
+    rows = [
+        {"size": x, "batch": b, "modelled_step_s": b / x, "samples_per_s": x, "modelled_energy_J": b}
+        for x in (1, 2, 4)
+        for b in (1, 2, 4, 8, 16, 32, 64)
+    ]
+    projection_plots.draw(tmp_path, rows, {"size": None, "batch": None})
+    scaling = drawn[0]
+    scaling.draw_without_rendering()
+    (names,) = scaling.legends
+    assert [text.get_text() for text in names.get_texts()] == [f"batch {b}" for b in (1, 2, 4, 8, 16, 32, 64)]
+    assert names.get_window_extent().x0 > max(axis.get_window_extent().x1 for axis in scaling.axes)

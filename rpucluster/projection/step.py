@@ -3,7 +3,7 @@
 import gc
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from rpucluster.job import Job
 from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.plan import Plan
+from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.held import uses_of_representatives
 from rpucluster.projection.score import score_of
 from rpucluster.projection.steady import Steady, step_of
@@ -70,6 +71,28 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """An averaging of replicas, as the operations of stages that are unlike one another."""
+
+    plan: Plan
+    stands_for: Mapping[int, int] | None
+    program: Unrolled
+
+    @classmethod
+    def of(cls, plan: Plan, job: Job, cluster: Cluster, symmetry: Symmetry | None) -> "Averaging":
+        """Write it down.  Stages do it each by themselves, so it takes as long as on the slowest of them."""
+        folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None) if symmetry else None
+        stands_for = folding.stands_for() if folding else None
+        plan = folding.folded(0) if folding else plan
+        program = as_columns(lower(plan, job, "average", written=symmetry.written if symmetry else None))
+        return cls(plan=plan, stands_for=stands_for, program=program)
+
+    def on(self, cluster: Cluster, symmetry: Symmetry | None, deadline: float = math.inf) -> Sums:
+        """Time it; `deadline` as in `Prepared.on`."""
+        return timed(self.program, self.plan, cluster, symmetry, stands_for=self.stands_for, deadline=deadline)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A job as planned, ready to be timed on clusters whose links differ in speed."""
 
@@ -79,7 +102,7 @@ class Prepared:
     """None where all accelerators are there."""
     steady: Steady | None
     """None where steps are replayed whole."""
-    average: Unrolled | None
+    average: Averaging | None
     steps: dict[str, Unrolled]
     """The whole step, once it has been needed."""
     about: int
@@ -100,9 +123,7 @@ class Prepared:
         return Estimate(
             plan=self.plan,
             step=step,
-            average=None
-            if self.average is None
-            else timed(self.average, self.plan, cluster, self.symmetry, deadline=deadline),
+            average=None if self.average is None else self.average.on(cluster, self.symmetry, deadline),
             why_not_exact="; ".join(why for why in reasons if why is not None) or None,
         )
 
@@ -127,11 +148,10 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
     assert symmetry is not None
     if not symmetry.exact and plan.data * _about(plan, job, range(plan.tensor)) <= FULL_OPERATIONS:
         symmetry = None
-    written = None if symmetry is None else symmetry.written
     if cluster.accelerator.buffer is not None:
         check_buffers(buffers_of(plan, job, symmetry), cluster)
     averaging = plan.data > 1 and job.parallel.data_sync == "average"
-    average = as_columns(lower(plan, job, "average", written=written)) if averaging else None
+    average = Averaging.of(plan, job, cluster, symmetry) if averaging else None
     steady = None
     about = (
         plan.data * _about(plan, job, range(plan.tensor)) if symmetry is None else _about(plan, job, symmetry.written)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,18 +67,29 @@ class Sums:
         return self.seconds["exposed_communication"] / self.modelled_s if self.modelled_s else 0.0
 
 
-def summed_up(moments: Moments, plan: Plan, symmetry: Symmetry | None, idle_power: float) -> Sums:
+def summed_up(
+    moments: Moments,
+    plan: Plan,
+    symmetry: Symmetry | None,
+    idle_power: float,
+    stands_for: Mapping[int, int] | None = None,
+) -> Sums:
     """Sum up over all accelerators for which the representatives stand, or None where all are there; in O(n log n) of
-    their operations."""
+    their operations.  `stands_for`: how many stages each stands for, if it is not itself."""
     copies = Copies(plan, symmetry)
+    stands = [1 if stands_for is None else stands_for.get(stage, 0) for stage in range(plan.pipeline)]
+    stages = [stands[layer.stage] for layer in plan.layers]
     repeats = np.bincount(moments.of, minlength=len(moments.pattern))
-    times = repeats * np.array([copies.of_operation(op) for op in moments.pattern], np.int64)
+    times = repeats * np.array([stages[op.layer] * copies.of_operation(op) for op in moments.pattern], np.int64)
     by_price = np.bincount(moments.price, weights=times, minlength=len(moments.prices))
     energies = np.array([price.energy for price in moments.prices]).reshape(-1, len(Energy._fields))
     energy = dict(zip(Energy._fields, (by_price @ energies).tolist(), strict=True))
     carried = [math.fsum(p.sending.link_bytes.values()) if p.sending else 0.0 for p in moments.prices]
     makespan = float(moments.finish.max(initial=0.0))
     weights = np.array([copies.of_accelerator(accelerator) for accelerator in moments.accelerators], np.float64)
+    places = product(range(plan.pipeline), range(plan.tensor))
+    of = {plan.accelerator(0, stage, rank): stands[stage] for stage, rank in places}
+    weights *= [of.get(accelerator, 1) for accelerator in moments.accelerators]
     busy = _busy(moments)
     mean = weights @ busy / weights.sum() if weights.sum() else np.zeros(len(COMPONENTS) - 1)
     computing = mean[:-1].sum()

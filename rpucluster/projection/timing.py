@@ -1,7 +1,7 @@
 """The figures of unrolled operations on a cluster: `timed`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -28,12 +28,13 @@ def timed(
     share: float | None = None,
     price: Callable[[Op], Price] | None = None,
     compiled: bool | None = None,
+    stands_for: Mapping[int, int] | None = None,
     deadline: float = math.inf,
 ) -> Sums:
     """Replay them, and sum up over all for which they stand.
 
     `share`: of the flush that there is, in a short step.  `price`: of `prices_on` this cluster, if several are timed.
-    `compiled` and `deadline`: as in `play`.
+    `compiled` and `deadline`: as in `play`.  `stands_for`: as in `summed_up`.
     """
     prices = list(map(price or prices_on(cluster), unrolled.examples))
     if share is not None:
@@ -50,7 +51,7 @@ def timed(
         finish=np.asarray(state.finish),
         accelerators=tuple(sorted(working)),
     )
-    return summed_up(moments, plan, symmetry, cluster.accelerator.idle_power)
+    return summed_up(moments, plan, symmetry, cluster.accelerator.idle_power, stands_for)
 
 
 def prices_on(cluster: Cluster) -> Callable[[Op], Price]:

@@ -61,8 +61,8 @@ def _scaling(rows: Sequence[Row], key: str, units: Mapping[str, str | None]) -> 
             axis.plot(ends, [first[column] * x / ends[0] for x in ends], ":", color="#2b3440", label="in proportion")
         _both_logarithmic(axis, key, units[key], rows)
         axis.set_ylabel(name)
-        if others or (key == "accelerators" and column == "samples_per_s"):
-            axis.legend()
+    if others or key == "accelerators":
+        _legend(figure)
     return figure
 
 
@@ -97,7 +97,7 @@ def _threshold(rows: Sequence[Row], numeric: Sequence[str], units: Mapping[str, 
             axis.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=label)
         _both_logarithmic(axis, key, units[key], there)
         if others:
-            axis.legend()
+            _legend(figure)
     else:
         axis.barh(range(len(there)), [row["threshold_B_per_s"] for row in there], color=CURVES[0])
         axis.set_yticks(range(len(there)), [label_of(row, units) for row in there])
@@ -106,6 +106,16 @@ def _threshold(rows: Sequence[Row], numeric: Sequence[str], units: Mapping[str, 
     named = f"{there[0]['threshold']} that is enough (B/s)"
     (axis.set_ylabel if axis.get_yscale() == "log" else axis.set_xlabel)(named)
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    """Names of curves beside the axes, which they would cover."""
+    named = {
+        label: line
+        for axis in figure.axes
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }  # fmt: skip
+    figure.legend(named.values(), named.keys(), loc="outside right upper")
 
 
 def _grouped(rows: Iterable[Row], others: Mapping[str, str | None]) -> dict[str, list[Row]]:
