@@ -17,7 +17,7 @@ from rpucluster.job import Job
 from rpucluster.model import Layer
 from rpucluster.plan import Plan
 from rpucluster.program import Collective, Digital, Op, Program, Read, Send, Update
-from rpucluster.units import format_quantity
+from rpucluster.units import format_quantity, parse_quantity
 
 Value = tuple[str, int, int]  # name, layer, microbatch
 KINDS: Final = {
@@ -79,10 +79,13 @@ def check_buffers(uses: Iterable[BufferUse], cluster: Cluster) -> None:
         return
     fullest = max(uses, key=lambda use: use.peak_bytes)
     if fullest.peak_bytes > buffer:
+        # rounded up, to what can be read
+        enough = (format_quantity(fullest.peak_bytes * more, "size") for more in (1.0, 1.005, 1.01))
+        write = next(text for text in enough if parse_quantity(text, "size") >= fullest.peak_bytes)
         raise CapacityError(
             f"accelerator {fullest.accelerator} has to hold {format_quantity(fullest.peak_bytes, 'size')} at once but "
-            f"[accelerator] buffer of {cluster.name} is {format_quantity(buffer, 'size')}; lower [train] minibatch or "
-            f"raise [parallel] tensor, pipeline or [accelerator] buffer"
+            f"[accelerator] buffer of {cluster.name} is {format_quantity(buffer, 'size')}; write accelerator.buffer = "
+            f'"{write}", lower [train] minibatch, or raise [parallel] tensor or pipeline'
         )
 
 

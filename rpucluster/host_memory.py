@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,25 +19,48 @@ BYTES_PER_WORKER = 150 << 20
 
 def check_memory(job: Job, plan: Plan, executor: str) -> None:
     """Refuse a run whose arrays cannot fit this machine's memory, or that of its GPUs.  Raises `CapacityError`."""
-    cores = os.cpu_count() or 1
-    host_of = hosts(job, plan, cores) if executor == "ray" else dict.fromkeys(plan.accelerators, 0)
     if array_module(job.run.arrays) is not np:
         gpus = gpu_report()[: None if executor == "ray" else 1]
-        check_gpus(gpus, worker_bytes(job, plan, host_of))
+        check_gpus(gpus, worker_bytes(job, plan, _hosts(job, plan, executor)))
         return
     if sys.platform != "linux":
         return
-    cells = sum(shard.block.cells for shard in plan.shards())
-    held = worker_bytes(job, plan, host_of)
-    workers = len(held) if executor == "ray" else 0
-    needed = sum(held) + workers * BYTES_PER_WORKER
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, workers = _needed(job, plan, executor)
     if needed > available:
+        cells = sum(shard.block.cells for shard in plan.shards())
+        where = f" in {workers} worker processes" if workers else ""
         raise CapacityError(
-            f"the arrays of {cells:,} cross-points in {workers} worker processes need {needed / 2**30:,.1f} GiB of "
-            f"memory but this machine has {available / 2**30:,.1f} GiB; lower [model] sizes, write [run] "
-            f'tolerances = "recomputed", raise accelerators_per_worker, or use plan, which needs no arrays'
+            f"the arrays of {cells:,} cross-points{where} need {needed / 2**30:,.1f} GiB of "
+            f"memory but this machine has {available / 2**30:,.1f} GiB; write "
+            f"{_instead(job, plan, executor, available)}, or use plan, which needs no arrays"
         )
+
+
+def _hosts(job: Job, plan: Plan, executor: str) -> Mapping[int, int]:
+    return hosts(job, plan, os.cpu_count() or 1) if executor == "ray" else dict.fromkeys(plan.accelerators, 0)
+
+
+def _needed(job: Job, plan: Plan, executor: str) -> tuple[int, int]:
+    """Bytes of all processes, and how many of these are workers."""
+    held = worker_bytes(job, plan, _hosts(job, plan, executor))
+    workers = len(held) if executor == "ray" else 0
+    return sum(held) + workers * BYTES_PER_WORKER, workers
+
+
+def _instead(job: Job, plan: Plan, executor: str, available: int) -> str:
+    """What would do: tolerances that are not stored, fewer replicas, both, or a smaller network."""
+    lean = job.model_copy(update={"run": job.run.model_copy(update={"tolerances": "recomputed"})})
+    told, fewer = 'run.tolerances = "recomputed"', range(plan.data - 1, 0, -1)
+    for each, data in [(lean, plan.data), *((job, n) for n in fewer), *((lean, n) for n in fewer)]:
+        if data % plan.expert == 0 and _needed(each, replace(plan, data=data), executor)[0] <= available:
+            keys = [f"parallel.data = {data}"] * (data < plan.data) + [told] * (each is lean)
+            return " and ".join(keys)
+    needed, workers = _needed(lean, replace(plan, data=plan.expert), executor)
+    spare = workers * BYTES_PER_WORKER
+    share = 0.99 * max(0.0, available - spare) / (needed - spare)  # biases do not shrink as weights do
+    alone = f" and parallel.data = {plan.expert}" if plan.data > plan.expert else ""
+    return f"{told}{alone} and [model] sizes of {share * job.network.weights:,.0f} weights or fewer"
 
 
 def worker_bytes(job: Job, plan: Plan, host_of: Mapping[int, int]) -> list[int]:

@@ -150,8 +150,8 @@ def test_a_buffer_that_is_too_small_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CapacityError) as error:
         run(job, _with_buffer("2.5 kB"), executor="local", out=tmp_path / "run")
     assert str(error.value) == (
-        "accelerator 0 has to hold 2.56 kB at once but [accelerator] buffer of small is 2.5 kB; lower [train] "
-        "minibatch or raise [parallel] tensor, pipeline or [accelerator] buffer"
+        "accelerator 0 has to hold 2.56 kB at once but [accelerator] buffer of small is 2.5 kB; write "
+        'accelerator.buffer = "2.56 kB", lower [train] minibatch, or raise [parallel] tensor or pipeline'
     )
     assert not (tmp_path / "run").exists()
 

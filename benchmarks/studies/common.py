@@ -17,7 +17,7 @@ from rpucluster.errors import InputError
 from rpucluster.job import JOB_TABLES, load_job
 from rpucluster.projection.rows import Projection, project
 from rpucluster.report.drawing import LOOK
-from rpucluster.search.search import BUDGET_S, search
+from rpucluster.search.search import search
 from rpucluster.search.space import Kept
 
 HERE: Final = Path(__file__).parent
@@ -54,7 +54,7 @@ def row(
 
 
 def best_plan(
-    job: str, cluster: str, /, *sets: str, keep: Collection[Kept] = (), budget_s: float = BUDGET_S
+    job: str, cluster: str, /, *sets: str, keep: Collection[Kept] = (), budget_s: float = 60.0
 ) -> tuple[str, ...]:
     """The keys, with `sets` among them, of the best plan that a search finds for a job on a cluster."""
     there = split_overrides(sets, {"job": JOB_TABLES, "cluster": CLUSTER_TABLES})

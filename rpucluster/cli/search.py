@@ -35,7 +35,7 @@ def search(
     replays: Annotated[int, typer.Option(min=1, help="Plans that are replayed at most; of RPUs.")] = 200,
     budget_s: Annotated[
         float,
-        typer.Option("--budget-s", min=0, help="Host seconds to take; of RPUs."),
+        typer.Option("--budget-s", min=0, help="Host seconds to take, about."),
     ] = 10.0,
     top: Annotated[int, typer.Option(min=1, help="Rows that are shown.")] = 10,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Leave all rows as Parquet there.")] = None,

@@ -49,7 +49,7 @@ def print_search(found: Search, top: int, console: Console) -> None:
             )
         )
     elif found.unsettled_s is None and found.unsettled_J is None:
-        console.print(Text("proved: no legal plan is better"))
+        console.print(Text("proved: no plan whose degrees divide the accelerators is better"))
     else:
         least = (
             format_quantity(found.unsettled_s, "time")

@@ -1,6 +1,7 @@
 """The best plan on GPUs or CPUs: every legal plan is bounded, and priced in full while its bound leaves it a chance."""
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from rpucluster.search.processor_bounds import Least, Prices
 from rpucluster.search.processor_space import Choice, Shape, choices_of, shapes
 from rpucluster.search.refusals import no_legal_plan, too_little_memory
 from rpucluster.search.space import Candidate, Kept, arrangement, with_plan
+
+BOUNDING = 0.8
+"""Share of the time after which no more plans are looked at; to price what is left takes little (our choice)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,9 +59,10 @@ def search_processors(
     *,
     by: Objective = "time",
     keep: Collection[Kept] = (),
+    budget_s: float = math.inf,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Search:
-    """Look for the best plan; the closed form is quick, so it is always found.
+    """Look for the best plan; the closed form is quick, so it is found unless `budget_s` is short.
 
     Raises `CapacityError` where no plan fits and `PlanError` where none is legal, or the job asks for what only RPUs
     have.
@@ -67,11 +72,16 @@ def search_processors(
     choices = choices_of(job, network, keep)
     prices = Prices(job, cluster, network, choices)
     fitting: list[_Fitting] = []
-    legal, leanest = 0, None
-    for shape in shapes(job, cluster, network, keep):
+    legal, unseen, leanest = 0, 0, None
+    # where time does not suffice for all, those that leave accelerators idle go without
+    for shape in sorted(shapes(job, cluster, network, keep), key=lambda each: -_accelerators(each)):
         there = shape.microbatches(choices) > 0
-        legal += int(there.sum()) * len(shape.placements)
+        plans = int(there.sum()) * len(shape.placements)
+        legal += plans
         if not there.any():
+            continue
+        if fitting and time.perf_counter() > began + BOUNDING * budget_s:
+            unseen += plans
             continue
         held = np.where(there, prices.memory(shape), np.inf)
         fits = held <= cluster.processor.memory
@@ -86,7 +96,6 @@ def search_processors(
         raise no_legal_plan(job, cluster, keep) if leanest is None else too_little_memory(job, cluster, *leanest)
     groups = [fitting]
     if by == "pareto":  # the quickest of each number of accelerators
-        fitting.sort(key=lambda each: _accelerators(each.shape))
         groups = [list(group) for _, group in groupby(fitting, key=lambda each: _accelerators(each.shape))]
     found: list[Found] = []
     settled = 0
@@ -103,10 +112,10 @@ def search_processors(
         bounded=plans - settled,
         alike=sum(len(each.order) * (len(each.shape.placements) - len(each.placements)) for each in fitting),
         timed=len(found),
-        unseen=0,
+        unseen=unseen,
         refused=0,
-        unsettled_s=None,
-        unsettled_J=None,
+        unsettled_s=0.0 if unseen and by != "energy" else None,
+        unsettled_J=0.0 if unseen and by == "energy" else None,
         wall_s=time.perf_counter() - began,
     )
 

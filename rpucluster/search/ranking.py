@@ -13,6 +13,9 @@ from rpucluster.schedule import Schedule
 from rpucluster.search.bounds import Bounds, Floats, Least, Mesh
 from rpucluster.search.space import Batch, Candidate, arrangement, strides
 
+FEW = 30
+"""Bounds that are refined however late it is, 10 to 30 ms each: those without transfers do not tell good plans."""
+
 
 @dataclass(kw_only=True, eq=False)
 class Family:
@@ -84,6 +87,7 @@ class Ranking:
             for k, bound in enumerate(self._of(family).tolist())
         ]
         heapq.heapify(self._heap)
+        self._count = 0
 
     def _of(self, family: Family) -> Floats:
         return family.least.joules if self._by_energy else family.least.seconds
@@ -91,27 +95,38 @@ class Ranking:
     def next(self, below: float, deadline: float = math.inf) -> Ranked | None:
         """The plan with the lowest bound; None where none has a bound below a number.
 
-        Once `time.perf_counter` has come to `deadline`, bounds are left as they are.
+        Once `time.perf_counter` has come to `deadline`, bounds are left as they are, but for the first few.
         """
         while self._heap and self._heap[0][0] < below:
             bound, i, k, refined = self._heap[0]
-            if refined or time.perf_counter() > deadline:
+            if refined or not self._refines(deadline):
                 heapq.heappop(self._heap)
                 return self._ranked(bound, i, k)
-            family = self._families[i]
-            family.refine(k, self._bounds)
-            heapq.heapreplace(self._heap, (float(self._of(family)[k]), i, k, True))
+            heapq.heapreplace(self._heap, self._refine(i, k))
         return None
 
     def shorter(self, turns: float) -> Ranked | None:
         """The plan with the lowest bound of those with at most so many turns a step; None where there is none."""
         short = [entry for entry in self._heap if self._ranked(*entry[:3]).turns <= turns]
+        heapq.heapify(short)
+        for _ in range(FEW):
+            if short and not short[0][3]:
+                heapq.heapreplace(short, self._refine(*short[0][1:3]))
         if not short:
             return None
-        entry = min(short)
-        self._heap.remove(entry)
+        _, i, k, _ = first = short[0]
+        self._heap = [entry for entry in self._heap if entry[1:3] != (i, k)]
         heapq.heapify(self._heap)
-        return self._ranked(*entry[:3])
+        return self._ranked(*first[:3])
+
+    def _refines(self, deadline: float) -> bool:
+        return self._count < FEW or time.perf_counter() < deadline
+
+    def _refine(self, i: int, k: int) -> tuple[float, int, int, bool]:
+        self._count += 1
+        family = self._families[i]
+        family.refine(k, self._bounds)
+        return float(self._of(family)[k]), i, k, True
 
     def _ranked(self, bound: float, i: int, k: int) -> Ranked:
         family = self._families[i]

@@ -25,8 +25,9 @@ FRACTION = 0.25
 BOUNDING, CHOOSING, FIRST = 0.5, 0.7, 0.75
 """Shares of these after which no more plans are looked at, and bounds are no longer refined before the first replay;
 and the share of what is left that the first replay may take (our choices)."""
-GRACE_S = 5.0
-"""What the first replay may take in any case, since a search without any has nothing to tell (our choice)."""
+GRACE_S, LAST_S = 8.0, 60.0
+"""What the first replay may take in any case, and the last that is begun where time has run out without any, since a
+search without any has nothing to tell (our choices)."""
 
 
 def search(
@@ -47,7 +48,7 @@ def search(
     """
     check_kept(keep, cluster)
     if not cluster.has_tiles:
-        return search_processors(job, cluster, by=by, keep=keep, progress=progress)
+        return search_processors(job, cluster, by=by, keep=keep, budget_s=budget_s, progress=progress)
     began = time.perf_counter()
     bounds = Bounds(job, cluster)
     legal = list(batches(job, cluster, keep))
@@ -148,7 +149,7 @@ class _Tally:
         """Seconds for a replay, of those that are left: none takes all, since the time of a replay is hard to tell
         from its length where many transfers share links."""
         if not self.found:
-            return max(FIRST * left, GRACE_S)
+            return max(FIRST * left, GRACE_S) if left > 0 else LAST_S
         return min(left, max(self._longest, left / 2))
 
     def _leave(self, bound: float, plans: int) -> None:
