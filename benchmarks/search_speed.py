@@ -27,10 +27,10 @@ def measure(name: str) -> dict[str, Any]:
     replays: list[float] = []
     perform = module.estimate
 
-    def timed(*args: Any) -> Any:
+    def timed(*args: Any, **options: Any) -> Any:
         began = time.perf_counter()
         try:
-            return perform(*args)
+            return perform(*args, **options)
         finally:
             replays.append(time.perf_counter() - began)
 

@@ -181,3 +181,19 @@ def test_the_command_prints_a_table_or_json_and_leaves_parquet(
     assert units == {"modelled_step_s": b"s", "link_bytes": b"B", "tiles": b"1"}
     assert main(["search", "digits", "--cluster", "laptop", "--keep", "replicas"]) == 2
     assert "--keep replicas: write tensor, pipeline, data" in capsys.readouterr().err
+
+
+def test_as_many_stages_as_the_job_has_or_layers_that_are_alike_have_are_tried() -> None:
+    """Though these do not divide the accelerators.  Plans that lie across the axes are told for themselves."""
+    job = make_job(model={"sizes": [16, *[12] * 6, 10]}, parallel={"pipeline": 3}, train={"microbatch": 2})
+    axis = {"kind": "switch", "size": 2, "bandwidth": "1 GB/s", "latency": "1 us"}
+    axes = [axis | {"name": name} for name in ("board", "rack")]
+    cluster = Cluster.model_validate({"name": "two", "accelerator": make_cluster().chip, "network": {"axis": axes}})
+    assert {plan.pipeline for plan in candidates(job, cluster)} == {1, 2, 3, 4}
+    other = job.model_copy(update={"parallel": make_job().parallel})
+    assert {plan.pipeline for plan in candidates(other, cluster)} == {1, 2, 4}
+    whole = search(job, cluster, replays=10**6, budget_s=1e6)
+    assert (whole.vague, whole.unsettled_s) == (0, None)
+    assert whole.found[0].modelled_s == min(each.modelled_s for _, each in everything(job, cluster))
+    cut = search(job, cluster, replays=1)
+    assert 0 < cut.vague <= cut.fitting - cut.bounded

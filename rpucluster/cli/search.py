@@ -68,6 +68,7 @@ def search(
                 "plans_replayed": found.timed,
                 "plans_refused": found.refused,
                 "plans_not_looked_at": found.unseen,
+                "plans_without_bounds_of_transfers": found.vague,
                 "unsettled_s": found.unsettled_s,
                 "unsettled_J": found.unsettled_J,
                 "gap": found.gap,

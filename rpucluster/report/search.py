@@ -48,23 +48,29 @@ def print_search(found: Search, top: int, console: Console) -> None:
                 f"or hold what you know with --keep"
             )
         )
-    elif found.unsettled_s is None and found.unsettled_J is None:
-        console.print(Text("proved: no plan whose degrees divide the accelerators is better"))
     else:
-        least = (
-            format_quantity(found.unsettled_s, "time")
-            if found.unsettled_s is not None
-            else format_quantity(found.unsettled_J or 0.0, "energy")
-        )
-        console.print(
-            Text(
-                f"not proved: replays or time ran out; no other plan takes less than {least}, {100 * found.gap:.0f} % "
-                f"below the first; raise --budget-s or --replays for more"
-            )
-        )
+        console.print(Text(_proved(found)))
     for why in dict.fromkeys(each.why_not_exact for each in found.found[:top]):
         if why is not None:
             console.print(Text(f"~ not known to be exact: {why}"))
+
+
+def _proved(found: Search) -> str:
+    """How good the best one is known to be."""
+    but = f"perhaps one of the {found.vague:,} that lie across the network's axes, of whose transfers no bound knows"
+    if found.unsettled_s is None and found.unsettled_J is None:
+        if found.vague:
+            return f"not proved: no other plan is better, but {but}; raise --budget-s for more"
+        return "proved: no other of these plans is better"
+    least = (
+        format_quantity(found.unsettled_s, "time")
+        if found.unsettled_s is not None
+        else format_quantity(found.unsettled_J or 0.0, "energy")
+    )
+    return (
+        f"not proved: replays or time ran out; no other plan takes less than {least}, {100 * found.gap:.0f} % below "
+        f"the first{f', but {but}' * bool(found.vague)}; raise --budget-s or --replays for more"
+    )
 
 
 def _cells(found: Found) -> tuple[str, ...]:

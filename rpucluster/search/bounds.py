@@ -20,7 +20,7 @@ from rpucluster.search.layouts import Layout
 from rpucluster.search.longest import Flush, Travel, longest
 from rpucluster.search.pieces import Pieces, Updated
 from rpucluster.search.routes import Routes
-from rpucluster.search.space import Candidate, Sync, divisors
+from rpucluster.search.space import Candidate, Sync, divisors, strides
 
 Floats = NDArray[np.float64]
 
@@ -102,8 +102,7 @@ class Bounds:
         schedule, chunks, sync = plan.schedule, plan.virtual_stages, plan.data_sync
         layout = self.layout(tensor, stages, chunks)
         count = minibatch // np.array(sizes)
-        # groups must lie alike wherever they begin, or nothing is known of their transfers
-        at = mesh if mesh is not None and self._routes.whole(sorted(mesh)) else Mesh(0, 0, 0)
+        at = mesh if mesh is not None and self._know(mesh) else Mesh(0, 0, 0)
         travel = self._travel(layout, at.tensor, at.pipeline, sizes)
         loads = layout.loads(sizes)
         each = sizes if schedule == "async" else (minibatch,)
@@ -122,6 +121,14 @@ class Bounds:
             more = self._average(tensor, data, at.data, layout)
             seconds, joules = seconds + more[0], joules + more[1]
         return Least(seconds, joules)
+
+    def know_transfers(self, plan: Candidate) -> bool:
+        """Whether bounds know what the transfers of a plan take, or leave them out."""
+        return self._know(Mesh(*strides(plan)))
+
+    def _know(self, mesh: Mesh) -> bool:
+        # groups must lie alike wherever they begin
+        return self._routes.whole(sorted(mesh))
 
     def _travel_for(self, layout: Layout, tensor: int, pipeline: int, sizes: tuple[int, ...]) -> Travel:
         pieces, ways = layout.pieces, layout.ways(sizes)

@@ -97,18 +97,24 @@ class Search:
     """Of the fitting ones, those that were replayed or priced in full."""
     unseen: int
     """Of the legal ones, those for whose bounds the time did not suffice."""
+    vague: int
+    """Of the fitting ones, those that are left with bounds that know nothing of their transfers, since their groups lie
+    across the axes of the network."""
     refused: int
     """Of those that were to be timed, those that the partitioner refused."""
     unsettled_s: float | None
-    """Where replays ran out, the least seconds that one of the others may take; None where the best is proved, and for
-    energies."""
+    """Where replays ran out, the least seconds that one of the others may take, but for the vague ones; None where none
+    of them is better, and for energies."""
     unsettled_J: float | None
     """The same of joules, by energy."""
     wall_s: float
 
     @property
     def gap(self) -> float:
-        """By how much less than the best found another plan may take, as a share of that; 0 where that is proved."""
+        """By how much less than the best found another plan may take, as a share of that; 0 where none of them does.
+
+        Of the vague ones nothing is said.
+        """
         if self.unsettled_J is not None:
             return 1 - self.unsettled_J / self.found[0].energy_J
         return 0.0 if self.unsettled_s is None else max(0.0, 1 - self.unsettled_s / self.found[0].modelled_s)

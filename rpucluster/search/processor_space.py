@@ -11,7 +11,7 @@ from rpucluster.cluster import Cluster
 from rpucluster.conventional import Chain
 from rpucluster.job import Job
 from rpucluster.schedule import Schedule
-from rpucluster.search.space import Candidate, Kept, Recompute, divisors, held, placements
+from rpucluster.search.space import Candidate, Kept, Recompute, divisors, held, placements, ranks_tried, stages_tried
 
 RUNS: Final = (2, 3, 4, 6, 8, 12)
 """Runs of layers a stage that are tried where schedules interleave."""
@@ -71,15 +71,16 @@ def choices_of(job: Job, network: Chain, keep: Collection[Kept]) -> tuple[Choice
 
 
 def shapes(job: Job, cluster: Cluster, network: Chain, keep: Collection[Kept] = ()) -> Iterator[Shape]:
-    """All of them, each once: degrees divide the number of accelerators, replicas the global batch.
+    """All of them, each once: ranks and stages as for RPUs, replicas that divide the global batch.
 
     Tensor ranks share layers, and the heads of attention, in equal parts; the vocabulary is filled up to that, as
     Megatron-LM does.
     """
     parallel, total = job.parallel, job.train.minibatch * job.parallel.data
-    degrees, samples, blocks = divisors(cluster.accelerators), divisors(total), len(network.blocks)
-    for tensor in held(keep, "tensor", parallel.tensor, [t for t in degrees if _divides(t, network)]):
-        for pipeline in held(keep, "pipeline", parallel.pipeline, [p for p in degrees if p <= blocks]):
+    samples, blocks, stages = divisors(total), len(network.blocks), stages_tried(job, cluster, network.blocks)
+    ranks = [ranks for ranks in ranks_tried(job, cluster) if _divides(ranks, network)]
+    for tensor in held(keep, "tensor", parallel.tensor, ranks):
+        for pipeline in held(keep, "pipeline", parallel.pipeline, stages):
             room = cluster.accelerators // (tensor * pipeline)
             for data in held(keep, "data", parallel.data, [d for d in samples if d <= room]):
                 if data > room:

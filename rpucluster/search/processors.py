@@ -113,6 +113,7 @@ def search_processors(
         alike=sum(len(each.order) * (len(each.shape.placements) - len(each.placements)) for each in fitting),
         timed=len(found),
         unseen=unseen,
+        vague=0,
         refused=0,
         unsettled_s=0.0 if unseen and by != "energy" else None,
         unsettled_J=0.0 if unseen and by == "energy" else None,

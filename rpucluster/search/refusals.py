@@ -54,9 +54,7 @@ def too_few_tiles(
     else:
         kept = [key for key in keep if key in ("tensor", "pipeline", "schedule")]
         what = f"its {tiles:,} tiles would fit on {takes:,}, but not by whole tiles and layers and with degrees that "
-        what += f"divide {cluster.accelerators:,}: " + (
-            f"leave out --keep {','.join(kept)}" if kept else "change a [network.axis] size"
-        )
+        what += "are tried: " + (f"leave out --keep {','.join(kept)}" if kept else "change a [network.axis] size")
     most = min(bounds.tiles(*degrees) for degrees in {each.degrees[:2] for each in legal})
     return CapacityError(
         f"no plan fits: {job.name} has {cells:,} weights and {cluster.name} holds {held:,} in {cluster.accelerators:,} "

@@ -76,7 +76,7 @@ def search(
     for i, group in enumerate(groups):
         now = time.perf_counter()
         until = now + (began + budget_s - now) / (len(groups) - i)
-        tally.take(Ranking(group, bounds, by == "energy"), share, by == "energy", until)
+        tally.take(Ranking(group, bounds, by == "energy", job), share, by == "energy", until)
     if not tally.found:
         raise tally.last_refusal or too_slow(job, cluster, budget_s)
     fitting = sum(each.alike * len(each.sizes) for each in plans)
@@ -89,6 +89,7 @@ def search(
         timed=len(tally.found),
         refused=tally.refused,
         unseen=unseen,
+        vague=tally.vague,
         unsettled_s=None if by == "energy" else tally.unsettled,
         unsettled_J=tally.unsettled if by == "energy" else None,
         wall_s=time.perf_counter() - began,
@@ -104,7 +105,7 @@ class _Tally:
         self._job, self._cluster, self._progress = job, cluster, progress
         self._most, self._choose_until, self._longest = most, choose_until, 0.0
         self.found: list[Found] = []
-        self.refused, self.left, self.settled = 0, 0, 0
+        self.refused, self.left, self.vague, self.settled = 0, 0, 0, 0
         self.unsettled: float | None = None
         self.last_refusal: PlanError | None = None
 
@@ -117,7 +118,9 @@ class _Tally:
             now = time.perf_counter()
             # the next replay may take as long as the longest so far
             if done == replays or (now + (self._longest if done else 0.0) > deadline and (late or self.found)):
-                self._leave(each.bound, each.alike + ranking.left(best))
+                self._leave(each)
+                self.left, self.vague = self.left + ranking.left(best), self.vague + ranking.left(best, vague=True)
+                self._unsettle(ranking.lowest(), best)
                 return
             late = now > deadline  # without any so far, one begins even so
             try:
@@ -127,7 +130,7 @@ class _Tally:
                 self.refused += 1
                 self.last_refusal = error
             except TimeoutError:
-                self._leave(each.bound, each.alike)
+                self._leave(each)
                 if not self.found and (shorter := ranking.shorter(each.turns * FRACTION)) is not None:
                     each = shorter
                     continue
@@ -152,6 +155,13 @@ class _Tally:
             return max(FIRST * left, GRACE_S) if left > 0 else LAST_S
         return min(left, max(self._longest, left / 2))
 
-    def _leave(self, bound: float, plans: int) -> None:
-        self.left += plans
-        self.unsettled = bound if self.unsettled is None else min(self.unsettled, bound)
+    def _leave(self, each: Ranked) -> None:
+        self.left += each.alike
+        if each.vague:
+            self.vague += each.alike
+        else:
+            self._unsettle(each.bound)
+
+    def _unsettle(self, bound: float, below: float = math.inf) -> None:
+        if bound < below:
+            self.unsettled = bound if self.unsettled is None else min(self.unsettled, bound)

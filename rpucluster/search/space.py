@@ -1,7 +1,9 @@
 """Every legal way to spread a job over a cluster: `candidates`."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -98,16 +100,17 @@ def with_plan(job: Job, plan: Candidate) -> Job:
 
 
 def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator[Batch]:
-    """All plans, each once: degrees divide the number of accelerators, replicas and microbatches the global batch.
+    """All plans, each once: tensor ranks and stages as `ranks_tried` and `stages_tried` say, replicas and microbatches
+    that divide the global batch.
 
     Tensor, pipeline and replicas may leave accelerators idle.  What one replica alone would not tell apart (data_sync)
     and what a single microbatch or stage would not (schedule, order of the axes) is there once.
     """
     parallel, total = job.parallel, job.train.minibatch * job.parallel.data
-    degrees, samples = divisors(cluster.accelerators), divisors(total)
-    layers = len(job.network.layers)
-    for tensor in held(keep, "tensor", parallel.tensor, degrees):
-        for pipeline in held(keep, "pipeline", parallel.pipeline, [p for p in degrees if p <= layers]):
+    samples, layers = divisors(total), len(job.network.layers)
+    stages = stages_tried(job, cluster, (replace(layer, name="any") for layer in job.network.layers))
+    for tensor in held(keep, "tensor", parallel.tensor, ranks_tried(job, cluster)):
+        for pipeline in held(keep, "pipeline", parallel.pipeline, stages):
             room = cluster.accelerators // (tensor * pipeline)
             for data in held(keep, "data", parallel.data, [d for d in samples if d <= room]):
                 if data > room or data % parallel.expert:
@@ -127,6 +130,19 @@ def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator
                         tuple(_schedules(job, pipeline, minibatch // microbatch, layers, keep)),
                         tuple(held(keep, "placement", tuple(parallel.placement), orders)),
                     )
+
+
+def ranks_tried(job: Job, cluster: Cluster) -> list[int]:
+    """Tensor ranks: divisors of the number of accelerators, and what the job says."""
+    return sorted({*divisors(cluster.accelerators), job.parallel.tensor})
+
+
+def stages_tried(job: Job, cluster: Cluster, layers: Iterable[Hashable]) -> list[int]:
+    """Stages: divisors of the number of accelerators, those of the layers of the commonest kind, which make stages
+    alike, and what the job says."""
+    kinds = Counter(layers)
+    tried = {*divisors(cluster.accelerators), *divisors(max(kinds.values())), job.parallel.pipeline}
+    return sorted(stages for stages in tried if stages <= kinds.total())
 
 
 def _alone(job: Job) -> Sync:
