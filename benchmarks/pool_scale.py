@@ -3,9 +3,10 @@
     python benchmarks/pool_scale.py [--side 4096] [recomputed] [stored] [many]
 
 `recomputed`, `stored`: a layer of 4096 x 4096 cells (`--side`) in tiles of 2048 on one accelerator and on two, each a
-worker with one thread, and half of it in each of two processes that know nothing of each other, to see what else two
-cores of this machine do to each other; seconds per step in turns, so that a busy machine hits all alike.  Recomputed
-tolerances make it a matter of computing, stored ones of moving 12 bytes per weight.
+worker with one thread, and half of it in each of two processes that know nothing of each other; these also count in
+registers, alone and both at once, which two whole cores do twice as quickly: a virtual machine may have less for a
+while.  Seconds per step in turns, so that a busy machine hits all alike.  Recomputed tolerances make it a matter of
+computing, stored ones of moving 12 bytes per weight.
 `many`: the digits job, 4 x 2 x 8 = 64 accelerators; from the start of the process to the end of the first step, and the
 memory of all its processes (PSS: shared pages counted once).  Adds what it finds to pool_scale.json beside this file.
 """
@@ -20,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 
 from rpucluster.accelerator import Steps
@@ -31,7 +33,11 @@ from rpucluster.lowering import lower
 from rpucluster.partitioner import partition
 from rpucluster.pool import LocalPool, Pool, RayPool
 
-TURNS, STEPS = 9, 6
+TURNS, STEPS = 15, 6
+ROUNDS = 60_000_000
+"""Of counting in registers: some tenths of a second."""
+WHOLE = 1.9
+"""Times as quick as one that two cores count at least, if both are there."""
 WHAT = ("recomputed", "stored", "many")
 
 
@@ -72,13 +78,30 @@ def the_layer(tolerances: str, tensor: int, side: int, outputs: int) -> tuple[Jo
     return job, cluster
 
 
+@numba.njit
+def counted(rounds: int) -> float:
+    """Multiplications that wait for nothing but one another."""
+    found = 1.0
+    for _ in range(rounds):
+        found = found * 1.0000001 + 1e-9
+    return found
+
+
+def count() -> float:
+    """Wall time of counting."""
+    began = time.perf_counter()
+    counted(ROUNDS)
+    return time.perf_counter() - began
+
+
 def apart(tolerances: str, side: int, pipe: Any) -> None:
-    """Half of the layer in a process of its own: trains whenever it is asked, and says how long that took."""
+    """Half of the layer in a process of its own: trains or counts when it is asked, and says how long that took."""
     half = Trained(*the_layer(tolerances, 1, side, side // 2), local=True)
     half.train(6)
+    counted(1)
     pipe.send(0.0)
-    while pipe.recv():
-        pipe.send(half.train(STEPS) / STEPS)
+    while asked := pipe.recv():
+        pipe.send(count() if asked == "count" else half.train(STEPS) / STEPS)
 
 
 def speedup(tolerances: str, side: int) -> dict[str, Any]:
@@ -91,10 +114,15 @@ def speedup(tolerances: str, side: int) -> dict[str, Any]:
     for pipe, _ in pipes:
         pipe.recv()
 
-    def train_apart() -> float:
-        for pipe, _ in pipes:
-            pipe.send(True)
-        return max(pipe.recv() for pipe, _ in pipes)
+    def ask(what: str, *these: int) -> float:
+        for i in these:
+            pipes[i][0].send(what)
+        return max(pipes[i][0].recv() for i in these)
+
+    def turn() -> list[float]:
+        before = 2 * ask("count", 0) / ask("count", 0, 1)
+        found = [one.train(STEPS) / STEPS, two.train(STEPS) / STEPS, ask("train", 0, 1)]
+        return [*found, min(before, 2 * ask("count", 1) / ask("count", 0, 1))]
 
     one = Trained(*the_layer(tolerances, 1, side, side), local=True)
     two = Trained(*the_layer(tolerances, 2, side, side))
@@ -102,7 +130,7 @@ def speedup(tolerances: str, side: int) -> dict[str, Any]:
         for pool in (one, two):
             pool.train(6)
         before = two.pool.spent()  # the first steps load kernels
-        times = [[one.train(STEPS) / STEPS, two.train(STEPS) / STEPS, train_apart()] for _ in range(TURNS)]
+        times = [turn() for _ in range(TURNS)]
         spent = [
             {key: after - then for (key, after), then in zip(asdict(now).items(), asdict(early).values(), strict=True)}
             for now, early in zip(two.pool.spent(), before, strict=True)
@@ -111,7 +139,7 @@ def speedup(tolerances: str, side: int) -> dict[str, Any]:
         for pool in (two, one):
             pool.pool.close()
         for pipe, _ in pipes:
-            pipe.send(False)
+            pipe.send("")
         for half in halves:
             half.join()
     return {
@@ -119,8 +147,11 @@ def speedup(tolerances: str, side: int) -> dict[str, Any]:
         "one_s": [turn[0] for turn in times],
         "two_s": [turn[1] for turn in times],
         "apart_s": [turn[2] for turn in times],
-        "median_speedup": float(np.median([a / b for a, b, _ in times])),
-        "median_speedup_apart": float(np.median([a / b for a, _, b in times])),
+        "cores": [turn[3] for turn in times],
+        "median_speedup": float(np.median([a / b for a, b, *_ in times])),
+        "median_speedup_apart": float(np.median([a / b for a, _, b, _ in times])),
+        "turns_with_two_whole_cores": sum(turn[3] >= WHOLE for turn in times),
+        "speedups_with_these": [a / b for a, b, _, cores in times if cores >= WHOLE],
         "math_s": [part["math_wall_s"] / part["steps"] for part in spent],
         "waiting_s": [part["waiting_wall_s"] / part["steps"] for part in spent],
         "performing_s": [part["performing_wall_s"] / part["steps"] for part in spent],

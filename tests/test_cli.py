@@ -335,6 +335,7 @@ def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
 def test_ctrl_c_is_one_line_while_modules_are_imported_and_ends_nothing_at_exit() -> None:
     code = """
 import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background programs ignore it
 class Pressed:
     def find_spec(self, name, path=None, target=None):
         if name == "typer":

@@ -183,14 +183,17 @@ def test_first_stage_is_idle_for_the_backward_passes_that_it_does_not_have(
 def test_what_does_not_fit_a_schedule_is_refused() -> None:
     wide = make_cluster(18)
     runs = {"pipeline": 2, "virtual_stages": 2, "schedule": "interleaved"}
-    with pytest.raises(PlanError, match=r"pipeline 2 x virtual_stages 2 takes 4 layers but the network has 3; lower"):
+    with pytest.raises(
+        PlanError,
+        match=r"pipeline 2 x virtual_stages 2 takes 4 layers but the network has 3; write parallel.pipeline = 1$",
+    ):
         partition(make_job(parallel=runs), wide)
     uneven = make_job(model={"sizes": [64, 20, 20, 20, 10]}, train={"minibatch": 12}, parallel=runs)
     with pytest.raises(PlanError) as error:
         partition(uneven, wide)
     assert str(error.value) == (
         '[train] minibatch 12 in microbatches of 4 are 3, which [parallel] schedule = "interleaved" needs to be a '
-        "multiple of pipeline = 2; change minibatch or microbatch"
+        "multiple of pipeline = 2; write parallel.pipeline = 1, train.microbatch = 6 or train.minibatch = 16"
     )
     with pytest.raises(ValueError, match="3 microbatches cannot be interleaved over 2 stages"):
         interleave("interleaved", 2, 3, 2)

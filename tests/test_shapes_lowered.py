@@ -199,7 +199,10 @@ def test_recurrent_layers_stay_on_one_rank() -> None:
     ("parallel", "message"),
     [
         ({"data": 3, "expert": 2}, "[parallel] expert = 2 replicas share experts but data = 3 is no multiple of it"),
-        ({"data": 3, "expert": 3}, "[parallel] expert = 3 does not divide the 8 experts of block1.up; write a divisor"),
+        (
+            {"data": 3, "expert": 3},
+            "[parallel] expert = 3 does not divide the 8 experts of block1.up; write parallel.expert = 1",
+        ),
     ],
 )
 def test_experts_that_cannot_be_shared_are_refused(parallel: dict[str, int], message: str) -> None:
@@ -211,7 +214,7 @@ def test_experts_that_cannot_be_shared_are_refused(parallel: dict[str, int], mes
 def test_expert_parallelism_needs_experts() -> None:
     with pytest.raises(PlanError) as refusal:
         partition(counted(DECODER, data=2, expert=2), chips(2))
-    assert str(refusal.value) == "[parallel] expert = 2 but no layer has experts; write 1"
+    assert str(refusal.value) == "[parallel] expert = 2 but no layer has experts; write parallel.expert = 1"
 
 
 def test_what_is_counted_is_not_trained() -> None:
