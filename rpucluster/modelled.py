@@ -76,5 +76,5 @@ def require_few_operations(plan: Plan, job: Job) -> None:
 
 def least_operations(plan: Plan, job: Job) -> int:
     """A step has more: a read and digital work each way, for each shard and microbatch."""
-    microbatches = job.train.minibatch // job.train.microbatch
+    microbatches = job.train.microbatches
     return 4 * plan.data * microbatches * sum(len(layer.holders) for layer in plan.layers)

@@ -99,7 +99,7 @@ def _check_pipeline(job: Job, layers: int) -> None:
             lower=("pipeline", "virtual_stages"),
             otherwise="lower both of them",
         )
-    microbatches = train.minibatch // train.microbatch
+    microbatches = train.microbatches
     if microbatches % parallel.pipeline:
         step = train.microbatch * parallel.pipeline
         sizes = [size for size in range(train.minibatch, 0, -1) if train.minibatch % (size * parallel.pipeline) == 0]

@@ -31,6 +31,8 @@ _UNITS: dict[str, tuple[tuple[str, float, tuple[str, ...]], ...]] = {
     "rate": (("op/s", 1.0, _LARGE),),
     "floating-point rate": (("FLOP/s", 1.0, _LARGE),),
 }
+BASE_UNITS = {dimension: units[0][0] for dimension, units in _UNITS.items()}
+"""What quantities of a dimension are counted in."""
 _EXAMPLE = {
     "time": "80 ns",
     "bandwidth": "50 GB/s",

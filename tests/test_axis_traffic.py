@@ -13,7 +13,6 @@ from rpucluster.projection.costs import traffic
 from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.planned import plan_report
 from rpucluster.projection.score import score_of
-from rpucluster.projection.step import microbatches_of
 from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.timing import prices_on
 from rpucluster.timeline.order import COUNTS
@@ -78,7 +77,7 @@ def test_representatives_say_what_all_accelerators_send() -> None:
         if not symmetry.exact:
             continue
         metrics = model(job, cluster).metrics
-        folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None)
+        folding = next(foldings_of(plan, job, cluster, job.train.microbatches), None)
         parts = [(plan, dict.fromkeys(range(plan.pipeline), 1))]
         parts += [(folding.folded(0), folding.stands_for())] if folding else []
         for part, stands_for in parts:

@@ -13,7 +13,7 @@ from rpucluster.plan import Plan
 from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.score import score_of
 from rpucluster.projection.steady import AGREE, Steady, step_of
-from rpucluster.projection.step import Averaging, estimate, microbatches_of
+from rpucluster.projection.step import Averaging, estimate
 from rpucluster.projection.symmetry import symmetry_of
 from rpucluster.projection.timing import timed
 from rpucluster.projection.unrolled import Unrolled, as_columns
@@ -165,7 +165,7 @@ def test_large_steps_say_that_they_are_extended_unless_all_is_asked_for() -> Non
 
 
 def _whole(plan: Plan, job: Job, written: Collection[int]) -> Unrolled:
-    return step_of(score_of(plan, job, written), plan, job, microbatches_of(job))
+    return step_of(score_of(plan, job, written), plan, job, job.train.microbatches)
 
 
 def _pipeline(*, stages: int, microbatches: int) -> tuple[Job, Cluster, Plan]:

@@ -91,6 +91,11 @@ class TrainSpec(Spec):
     to the bounds of their devices.  The paper does not say how its weights start; 1 is a common choice, with
     which the sums of a layer are somewhat smaller than its inputs."""
 
+    @property
+    def microbatches(self) -> int:
+        """Of a step of a replica."""
+        return self.minibatch // self.microbatch
+
     @model_validator(mode="before")
     @classmethod
     def _microbatch_is_minibatch(cls, table: Any) -> Any:

@@ -38,7 +38,7 @@ def lower(
 
 
 def _train(plan: Plan, job: Job, written: Collection[int] | None) -> Program:
-    microbatches = job.train.minibatch // job.train.microbatch
+    microbatches = job.train.microbatches
     draft = Draft(plan, job, "train", microbatches, job.train.microbatch, range(plan.data), written)
     schedule = job.parallel.schedule
     chunks = [[plan.chunk_layers(s, k) for k in range(plan.virtual_stages)] for s in range(plan.pipeline)]

@@ -1,6 +1,6 @@
 """One layer as the planner sees it: a weight array, the vectors that pass it, the digital work beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Activation = Literal["sigmoid", "tanh", "relu", "identity"]
@@ -90,6 +90,11 @@ class Layer:
         for key, size in (("rows", self.rows), ("columns", self.cols)):
             if not 1 <= size <= MAX_LINES:
                 raise ValueError(f"layer {self.name} has {size} {key}; write a number from 1 to {MAX_LINES - 1:,}")
+
+    @property
+    def nameless(self) -> "Layer":
+        """What layers that are alike but for their names have in common."""
+        return replace(self, name="-")
 
     @property
     def passes(self) -> int:

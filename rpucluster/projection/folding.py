@@ -176,7 +176,7 @@ def _run_alike(plan: Plan, shift: int | None) -> tuple[int, int, int] | None:
         return None
     stages: list[list[object]] = [[] for _ in range(plan.pipeline)]
     for layer in plan.layers:
-        shape = replace(layer.shape, name="any")
+        shape = layer.shape.nameless
         stages[layer.stage].append((layer.chunk, shape, layer.split, layer.arrays, layer.blocks))
     numbers: dict[object, int] = {}
     kinds = [numbers.setdefault(tuple(stage), len(numbers)) for stage in stages]

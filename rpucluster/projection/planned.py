@@ -15,7 +15,7 @@ from rpucluster.projection.costs import traffic
 from rpucluster.projection.folding import foldings_of
 from rpucluster.projection.held import for_all
 from rpucluster.projection.score import score_of
-from rpucluster.projection.step import buffers_of, microbatches_of, prepare
+from rpucluster.projection.step import buffers_of, prepare
 from rpucluster.projection.timing import prices_on
 
 LISTED_OPERATIONS: Final = 1_000_000
@@ -49,7 +49,7 @@ def _projected(job: Job, cluster: Cluster, plan: Plan) -> dict[str, Any]:
     prepared = prepare(job, cluster, plan)
     symmetry, found = prepared.symmetry, prepared.on(cluster)
     assert symmetry is not None  # so long a step is never replayed whole
-    folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None)
+    folding = next(foldings_of(plan, job, cluster, job.train.microbatches), None)
     part, stands_for = (
         (folding.folded(0), folding.stands_for()) if folding else (plan, dict.fromkeys(range(plan.pipeline), 1))
     )

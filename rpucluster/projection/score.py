@@ -84,7 +84,7 @@ class _Recorder:
     """Remembers which of the operations that are lowered belong to which turn."""
 
     def __init__(self, plan: Plan, job: Job, written: Collection[int] | None, passed: int) -> None:
-        size, count = job.train.microbatch, job.train.minibatch // job.train.microbatch
+        size, count = job.train.microbatch, job.train.microbatches
         self.draft = Draft(plan, job, "train", count, size, range(plan.data), written)
         self.draft.passed = range(min(passed, count))
         self.turns: dict[tuple[Key, int], tuple[int, int]] = {}

@@ -56,7 +56,7 @@ class Steady:
             sizes = [size for folding, numbers in series for size in map(folding.size, numbers)]
             short = sum(stages * microbatches for stages, microbatches in sizes)
             ends = any(folding.replayed[-1] >= folding.last for folding, _ in series)
-            if ends or self.worth * short > self.plan.pipeline * self._microbatches:
+            if ends or self.worth * short > self.plan.pipeline * self.job.train.microbatches:
                 break
             whole = self._flushes_alone and self._delays(series[0][0], cluster, price, deadline)
             found = self._found([self._short(*each, cluster, price, whole, deadline) for each in series], series)
@@ -75,10 +75,6 @@ class Steady:
         step = replace(found.step, energy_J=energy, link_bytes=cost.link_bytes, operations=cost.operations)
         return step, self._told(found, series)
 
-    @property
-    def _microbatches(self) -> int:
-        return self.job.train.minibatch // self.job.train.microbatch
-
     def _series(self, cluster: Cluster) -> Iterator[_Series]:
         """Series of short steps from which the step follows, with the numbers that are replayed of each: one that leads
         to it, or two to steps of fewer microbatches and the shortest of a third; from short beginnings to longer ones.
@@ -87,10 +83,10 @@ class Steady:
         def foldings(microbatches: int) -> Iterator[Folding]:
             return foldings_of(self.plan, self.job, cluster, microbatches)
 
-        counts = leading_to(self.plan, self._microbatches)
-        first = next(foldings(self._microbatches), None)
+        counts = leading_to(self.plan, self.job.train.microbatches)
+        first = next(foldings(self.job.train.microbatches), None)
         if first is None or not first.more_stages or len(counts) == 1:
-            yield from ([(folding, folding.replayed)] for folding in foldings(self._microbatches))
+            yield from ([(folding, folding.replayed)] for folding in foldings(self.job.train.microbatches))
             return
         for fewer, more, most in zip(*map(foldings, counts), strict=False):
             yield [(fewer, fewer.replayed), (more, more.replayed), (most, (0,))]
@@ -101,7 +97,7 @@ class Steady:
         fewer, more = (extended(each, folding) for each, (folding, _) in zip(steps[:2], series[:2], strict=True))
         one, other, _ = (folding.size(folding.last)[1] for folding, _ in series)
         shortest = [each[0] for each in steps]
-        return lengthened(fewer, more, shortest, (self._microbatches - one) / (other - one))
+        return lengthened(fewer, more, shortest, (self.job.train.microbatches - one) / (other - one))
 
     @property
     def _flushes_alone(self) -> bool:
@@ -134,10 +130,12 @@ class Steady:
         """Short steps of a series, with a `whole` flush or one that goes with their length; the longest is replayed
         while the next is written, which a second core does."""
         # the same flush follows steps of fewer microbatches but as many stages
-        leads = folding.size(folding.last)[1] == self._microbatches
+        leads = folding.size(folding.last)[1] == self.job.train.microbatches
 
         def share(stages: int, microbatches: int) -> float:
-            return 1.0 if whole else microbatches / self._microbatches if leads else stages / self.plan.pipeline
+            return (
+                1.0 if whole else microbatches / self.job.train.microbatches if leads else stages / self.plan.pipeline
+            )
 
         with ThreadPoolExecutor(1) as worker:
             found = [
@@ -186,7 +184,7 @@ class Steady:
             replays.append(f"{m} over {p} to {longest_m} over {longest_p}")
         step, parts, bent = (f"{max(share, 1e-12):.0e}" for share in (found.agreement, found.of_parts, found.bent))
         return (
-            f"{self._microbatches} microbatches over {self.plan.pipeline} stages follow from replays of "
+            f"{self.job.train.microbatches} microbatches over {self.plan.pipeline} stages follow from replays of "
             f"{' and of '.join(replays)}, which agree to {step} (what they consist of to {parts}); along a parabola "
             f"the step would differ by {bent}"
         )

@@ -81,7 +81,7 @@ class Averaging:
     @classmethod
     def of(cls, plan: Plan, job: Job, cluster: Cluster, symmetry: Symmetry | None) -> "Averaging":
         """Write it down.  Stages do it each by themselves, so it takes as long as on the slowest of them."""
-        folding = next(foldings_of(plan, job, cluster, microbatches_of(job)), None) if symmetry else None
+        folding = next(foldings_of(plan, job, cluster, job.train.microbatches), None) if symmetry else None
         stands_for = folding.stands_for() if folding else None
         plan = folding.folded(0) if folding else plan
         program = as_columns(lower(plan, job, "average", written=symmetry.written if symmetry else None))
@@ -133,7 +133,7 @@ class Prepared:
                 self.steps["whole"] = as_columns(lower(self.plan, self.job))
             else:
                 score = score_of(self.plan, self.job, self.symmetry.written)
-                self.steps["whole"] = step_of(score, self.plan, self.job, microbatches_of(self.job))
+                self.steps["whole"] = step_of(score, self.plan, self.job, self.job.train.microbatches)
         return self.steps["whole"]
 
 
@@ -163,7 +163,7 @@ def prepare(job: Job, cluster: Cluster, plan: Plan | None = None, *, whole: bool
 
 def buffers_of(plan: Plan, job: Job, symmetry: Symmetry | None) -> tuple[BufferUse, ...]:
     """What the representatives hold outside of tiles, or all accelerators where none stands for others."""
-    if symmetry is not None and microbatches_of(job) > 2:
+    if symmetry is not None and job.train.microbatches > 2:
         return uses_of_representatives(plan, job, symmetry)
     return buffer_uses(lower(plan, job, written=symmetry.written if symmetry else None), plan, job)
 
@@ -178,11 +178,6 @@ def estimate(
     return prepare(job, cluster, plan, whole=whole).on(cluster, deadline)
 
 
-def microbatches_of(job: Job) -> int:
-    """Microbatches of a replica in a step."""
-    return job.train.minibatch // job.train.microbatch
-
-
 def _about(plan: Plan, job: Job, written: Collection[int]) -> int:
     """Roughly how many operations a step of one replica has."""
-    return 6 * microbatches_of(job) * sum(rank in written for layer in plan.layers for rank in layer.holders)
+    return 6 * job.train.microbatches * sum(rank in written for layer in plan.layers for rank in layer.holders)

@@ -8,19 +8,9 @@ from itertools import product
 from typing import Final
 
 from rpucluster.errors import ConfigError, UnitError
-from rpucluster.units import parse_quantity
+from rpucluster.units import BASE_UNITS, parse_quantity
 
 MOST_POINTS: Final = 10_000
-_DIMENSIONS: Final = {
-    "time": "s",
-    "bandwidth": "B/s",
-    "size": "B",
-    "energy": "J",
-    "energy per byte": "J/B",
-    "power": "W",
-    "rate": "op/s",
-    "floating-point rate": "FLOP/s",
-}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r",(?![^\[]*\])")
 Value = int | float | str
@@ -78,7 +68,7 @@ def _alike(texts: Sequence[str], text: str, option: str) -> tuple[list[Value], s
     numbers = [_number(each) for each in texts]
     if all(number is not None for number in numbers):
         return [number for number in numbers if number is not None], None
-    for dimension, unit in _DIMENSIONS.items():
+    for dimension, unit in BASE_UNITS.items():
         try:
             return [parse_quantity(each.strip("\"'"), dimension) for each in texts], unit
         except UnitError:

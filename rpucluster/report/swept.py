@@ -3,12 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from rpucluster.units import format_quantity
+from rpucluster.units import BASE_UNITS, format_quantity
 
-_DIMENSIONS: Final = {
-    "s": "time", "B/s": "bandwidth", "B": "size", "J": "energy", "J/B": "energy per byte", "W": "power",
-    "op/s": "rate", "FLOP/s": "floating-point rate",
-}  # fmt: skip
+_DIMENSIONS: Final = {unit: dimension for dimension, unit in BASE_UNITS.items()}
 _DIGITS: Final = 6
 """So that values of a sweep that differ are told apart."""
 

@@ -7,7 +7,6 @@ plan whose bound is above a replayed one need not be replayed.  docs/search.md s
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -61,7 +60,7 @@ class Bounds:
         self.layout = cache(
             lambda tensor, stages, chunks: Layout(self.pieces(tensor), job, cluster, stages, chunks, sizes)
         )
-        self._kinds = Counter(replace(layer, name="-") for layer in job.network.layers)
+        self._kinds = Counter(layer.nameless for layer in job.network.layers)
         self._least_tiles = cache(self._least_tiles_for)
         self._sums = cache(self._sums_for)
         self._travel = cache(self._travel_for)

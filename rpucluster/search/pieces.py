@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -253,4 +252,4 @@ class Pieces:
 
 
 def _anonymous(layer: LayerPlan) -> object:
-    return replace(layer.shape, name="-"), layer.split, layer.blocks
+    return layer.shape.nameless, layer.split, layer.blocks

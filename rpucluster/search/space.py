@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator
-from dataclasses import replace
 from itertools import permutations, product
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -108,7 +107,7 @@ def batches(job: Job, cluster: Cluster, keep: Collection[Kept] = ()) -> Iterator
     """
     parallel, total = job.parallel, job.train.minibatch * job.parallel.data
     samples, layers = divisors(total), len(job.network.layers)
-    stages = stages_tried(job, cluster, (replace(layer, name="any") for layer in job.network.layers))
+    stages = stages_tried(job, cluster, (layer.nameless for layer in job.network.layers))
     for tensor in held(keep, "tensor", parallel.tensor, ranks_tried(job, cluster)):
         for pipeline in held(keep, "pipeline", parallel.pipeline, stages):
             room = cluster.accelerators // (tensor * pipeline)
